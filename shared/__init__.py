@@ -1,0 +1,1 @@
+"""What curation and training share: the parquet schema, the manifest, settings, console, run records and files."""

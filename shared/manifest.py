@@ -1,0 +1,120 @@
+"""The manifest of a mix: all that training may know of curation. Written last, so a mix it names is whole."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.console import UserError
+from shared.files import write_text
+
+FORMAT_VERSION = 1
+RUN_RECORD = "run.json"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GradeRatio(_Entry):
+    """Third-grade share of the train words."""
+
+    target: float
+    actual: float
+    unit: Literal["words"] = "words"
+
+
+class SourceEntry(_Entry):
+    """What one source gave to the train split; a document taken twice counts twice."""
+
+    name: str
+    license: str  # an SPDX expression: ids of all its documents joined by AND
+    revision: str
+    n_docs: int
+    n_words: int
+    n_words_grade3: int
+
+
+class ShardEntry(_Entry):
+    """One parquet file; `path` is relative to the folder above the manifest's."""
+
+    path: str
+    sha256: str
+    bytes: int
+    n_docs: int
+    n_words: int
+    n_words_grade3: int
+
+
+class Manifest(_Entry):
+    """A mix: its settings, its shards with their hashes, and the account of what was left out."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    profile: str
+    settings: dict[str, Any]
+    settings_hash: str
+    pool_hash: str
+    scorer: dict[str, Any]
+    grade_ratio: GradeRatio
+    sources: list[SourceEntry]
+    documents_in: dict[str, int]  # by source, before anything was dropped: in = kept in the pool + sum of dropped
+    dropped: dict[str, dict[str, int]]  # source -> reason -> documents
+    missing: list[str]
+    splits: dict[Literal["train", "val"], list[ShardEntry]]
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Writes the manifest, whole or not at all: from this rename on, the mix exists."""
+    write_text(path, json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Returns the manifest at `path`. Raises UserError naming what is wrong with it and the command that mends it."""
+    again = "make it again with python -m curation.run --grade-ratio R --replace"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} not found", _how_to_make(path)) from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a manifest", "name the .json file inside it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} is not a manifest: {where}: {first['msg']}".replace(": :", ":"), again) from None
+
+
+def _how_to_make(path: Path) -> str:
+    digits = path.stem.removeprefix("mix")
+    ratio = f"0.{digits}" if digits.isdigit() and "50" <= digits <= "90" else "0.7"
+    return f"python -m curation.run --grade-ratio {float(ratio):g}"
+
+
+def shard_paths(manifest_path: Path, manifest: Manifest) -> dict[str, list[Path]]:
+    """Returns the shards of each split.
+
+    Paths may leave the folder above the manifest's only into the data folder that the run record beside the shards
+    names. Raises UserError for any other, and for shards that are not there.
+    """
+    root = manifest_path.resolve().parent.parent
+    return {
+        split: [_inside(root, entry.path, manifest_path) for entry in entries]
+        for split, entries in manifest.splits.items()
+    }
+
+
+def _inside(root: Path, relative: str, manifest_path: Path) -> Path:
+    path = Path(os.path.normpath(root / relative))
+    if not path.is_relative_to(root):
+        record = path.parent / RUN_RECORD
+        data_dir = json.loads(record.read_bytes()).get("data_dir") if record.is_file() else None
+        if Path(relative).is_absolute() or data_dir is None or not path.is_relative_to(data_dir):
+            raise UserError(
+                f"{manifest_path} names {relative}, outside its own folder and its run's data folder",
+                "make the mix again where it is to be used: python -m curation.run",
+            )
+    if not path.is_file():
+        raise UserError(f"{path} is named by {manifest_path} but not there", "python -m curation.run makes it again")
+    return path
