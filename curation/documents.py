@@ -1,0 +1,100 @@
+"""What passes down the pipeline: datatrove Documents whose metadata holds the schema's columns, and how long texts are cut.
+
+A step never removes a document: it marks it with `drop`, later steps pass it on, and the writer keeps it with its
+reason. So what came in is always what was kept plus what was dropped.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from datatrove.data import Document
+
+from curation.settings import CleaningSettings, SourceSettings
+
+REASON = "dropped"  # metadata key
+
+
+def make_document(
+    source: str,
+    settings: SourceSettings,
+    work: str,
+    position: str,
+    text: str,
+    *,
+    title: str | None = None,
+    url: str | None = None,
+    license: str | None = None,
+    genre: str | None = None,
+    subject: str | None = None,
+) -> Document:
+    """Returns one document of a source. Its doc_id is source, work and position within the work, and so says where it is from."""
+    name = f"{source}/{work}"
+    return Document(
+        text=text,
+        id=f"{name}#{position}",
+        metadata={
+            "work": name,
+            "source": source,
+            "title": title,
+            "url": url,
+            "license": license or settings.license,
+            "genre": genre or settings.genre,
+            "subject": subject or settings.subject,
+        },
+    )
+
+
+def drop(document: Document, reason: str) -> Document:
+    """Returns the document, marked as dropped for a reason."""
+    document.metadata[REASON] = reason
+    return document
+
+
+def is_dropped(document: Document) -> bool:
+    return REASON in document.metadata
+
+
+def cut(paragraphs: Iterable[str], settings: CleaningSettings) -> Iterator[list[str]]:
+    """Yields the paragraphs of a work in documents of about target_words and at most max_words, all of similar length."""
+    pieces = [piece for paragraph in paragraphs for piece in _short_enough(paragraph, settings.max_words // 2)]
+    lengths = [len(piece.split()) for piece in pieces]
+    total = sum(lengths)
+    quota = total / max(1, round(total / settings.target_words))
+    document: list[str] = []
+    done = n_words = 0
+    for piece, length in zip(pieces, lengths, strict=True):
+        middle_of_piece = done + length / 2
+        if document and (middle_of_piece >= quota * (1 + int((done - n_words) / quota + 0.5)) or n_words + length > settings.max_words):
+            yield document
+            document, n_words = [], 0
+        document.append(piece)
+        n_words += length
+        done += length
+    if document:
+        yield document
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+
+
+def _short_enough(paragraph: str, max_words: int) -> Iterator[str]:
+    """Yields a paragraph whole, or cut at sentence ends, or at words where a sentence is longer than a document may be."""
+    if len(paragraph.split()) <= max_words:
+        yield paragraph
+        return
+    kept: list[str] = []
+    n_words = 0
+    start = 0
+    ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)]
+    for end in [*ends, len(paragraph)]:
+        words = paragraph[start:end].split()
+        start = end
+        for i in range(0, len(words), max_words):
+            sentence = words[i : i + max_words]
+            if n_words + len(sentence) > max_words:
+                yield " ".join(kept)
+                kept, n_words = [], 0
+            kept += sentence
+            n_words += len(sentence)
+    if kept:
+        yield " ".join(kept)

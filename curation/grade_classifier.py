@@ -1,0 +1,159 @@
+"""fastText over school grades: trained from labelled works in a process of its own, used in batches.
+
+A classifier is a folder of fastText models: `all.bin`, and one for each fold, trained without the works of that fold,
+so that a labelled text is never graded by a model that read it. classifier.json holds their hashes and the
+combination with Flesch-Kincaid that curation/grading.py fitted on those out-of-fold grades.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curation.settings import ClassifierSettings
+from shared.console import Failure, UserError
+from shared.files import sha256_file, written_whole
+
+RECORD = "classifier.json"
+ALL = "all"
+_TOKEN_GAP = re.compile(r"([^\w\s']+)")
+_LABEL = "__label__"
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text whose US school grade somebody stated. `work` is what folds go by."""
+
+    work: str
+    grade: float
+    text: str
+
+
+def fold_of(work: str, n_folds: int) -> int:
+    """Returns the fold of a work: a hash, so it never depends on what other works there are."""
+    return int.from_bytes(hashlib.blake2b(work.encode(), digest_size=8).digest()) % n_folds
+
+
+def classifier_line(text: str) -> str:
+    """Returns a text as fastText reads it: one line, lower case, punctuation apart."""
+    return " ".join(_TOKEN_GAP.sub(r" \1 ", text.lower()).split())
+
+
+def train_models(labelled: Sequence[LabelledText], settings: ClassifierSettings, folder: Path) -> dict[str, str]:
+    """Trains `all` and the fold models into a folder. Returns the SHA-256 of each model file by its name."""
+    hashes = {}
+    for name in [ALL, *map(str, range(settings.n_folds))]:
+        chosen = [t for t in labelled if name == ALL or str(fold_of(t.work, settings.n_folds)) != name]
+        if len({round(t.grade) for t in chosen}) < 2:
+            raise UserError(
+                "the labelled texts leave a fold with fewer than two grades", "add labelled sources to the profile"
+            )
+        path = folder / f"{name}.bin"
+        _fit(chosen, settings, path)
+        hashes[path.name] = sha256_file(path)
+    return hashes
+
+
+def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: Path) -> None:
+    """Trains one model in a fresh process with one thread.
+
+    fastText reads a block of memory before it writes it; a fresh process with a low mmap threshold gets that block
+    from the system, zeroed, and so the same input gives the same bytes. Otherwise it gives other models, or NaN.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as lines, written_whole(path) as temporary:
+        lines.writelines(f"{_LABEL}{round(t.grade)} {classifier_line(t.text)}\n" for t in labelled)
+        lines.flush()
+        options = {
+            "lr": settings.lr,
+            "dim": settings.dim,
+            "epoch": settings.epoch,
+            "minCount": settings.min_count,
+            "wordNgrams": settings.word_ngrams,
+            "bucket": settings.bucket,
+        }
+        job = json.dumps({"input": lines.name, "output": str(temporary), "options": options})
+        finished = subprocess.run(
+            [sys.executable, "-m", "curation.grade_classifier", job],
+            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
+            cwd=Path(__file__).resolve().parent.parent,
+            capture_output=True,
+            text=True,
+        )
+        if finished.returncode:
+            raise Failure(
+                f"fastText could not train: {finished.stderr.strip()[-300:]}", "look at lr and epoch of classifier in pipelines.yaml"
+            )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns the record of a trained classifier. It is written last, so where it stands all models do."""
+    record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+    return record
+
+
+class GradeClassifier:
+    """The models of a folder, checked against the hashes of its record and loaded when first needed."""
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        self.folder = folder
+        self.hashes: dict[str, str] = record["models"]
+        self.n_folds: int = record["settings"]["n_folds"]
+        self.labelled_works = frozenset(record["labelled_works"])
+
+    def predict(self, texts: Sequence[str], works: Sequence[str]) -> list[float | None]:
+        """Returns the expected grade of each text over fastText's labels; of labelled works, out of fold.
+
+        None where the model knows no word of it.
+        """
+        by_model: dict[str, list[int]] = {}
+        for i, work in enumerate(works):
+            name = str(fold_of(work, self.n_folds)) if work in self.labelled_works else ALL
+            by_model.setdefault(name, []).append(i)
+        grades: list[float | None] = [None] * len(texts)
+        for name, indexes in by_model.items():
+            model = _load(self.folder / f"{name}.bin", self.hashes[f"{name}.bin"])
+            for i, grade in zip(indexes, _expected_grades(model, [texts[i] for i in indexes]), strict=True):
+                grades[i] = grade
+        return grades
+
+
+@cache
+def _load(path: Path, sha256: str) -> Any:
+    import fasttext
+
+    if sha256_file(path) != sha256:  # a truncated model would load without a word
+        raise UserError(f"{path} is not the model that was trained", f"remove {path.parent} and run again")
+    return fasttext.load_model(str(path))
+
+
+def _expected_grades(model: Any, texts: Iterable[str]) -> list[float | None]:
+    lines = [classifier_line(text) + "\n" for text in texts]
+    labels, probabilities = model.f.multilinePredict(lines, -1, 0.0, "strict")
+    grades: list[float | None] = []
+    for values, names in zip(probabilities, labels, strict=True):
+        p = np.asarray(values, dtype=np.float64)
+        grade = p @ np.array([float(name[len(_LABEL) :]) for name in names])
+        grades.append(float(grade / p.sum()) if len(p) else None)
+    return grades
+
+
+def _main() -> None:
+    import fasttext
+
+    job = json.loads(sys.argv[1])
+    model = fasttext.train_supervised(input=job["input"], thread=1, verbose=0, seed=0, **job["options"])
+    model.save_model(job["output"])
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,216 @@
+"""plan_mix: which documents of the pool make a mix of a given third-grade ratio. Pure: no files, no clock, no state.
+
+Each part is put in one order: by hash(seed, doc_id), with documents of capped groups held back until they fit and
+documents of floored groups brought forward when they fall short. Every prefix of that order keeps caps and floors, and
+it does not depend on ratio or budget; a mix is a prefix of each part. So at one budget mix50, mix70 and mix90 are
+nested, and selection cannot depend on the order or the sharding of the input.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, inf
+
+import numpy as np
+import pyarrow as pa
+
+from curation.settings import MixSettings
+from shared.console import UserError, human, table
+from shared.schema import PARTS
+
+TOLERANCE = 1e-4  # of the ratio
+COLUMNS = ("source", "genre", "subject")
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """One part of a mix. Indexes are rows of the pool; a document taken twice stands in `chosen` twice."""
+
+    n_docs_available: int
+    n_words_available: int
+    n_words_left_out: dict[str, int]  # cap or floor -> words that may not be used because of it
+    n_words_wanted: int | None
+    chosen: np.ndarray
+    n_words: int
+
+
+@dataclass(frozen=True)
+class MixPlan:
+    """What goes into a mix."""
+
+    ratio: float  # of the train words, as it comes out
+    parts: dict[str, PartPlan]
+    order: np.ndarray  # rows of the pool, shuffled as the shards hold them
+
+    @property
+    def n_words(self) -> int:
+        return sum(part.n_words for part in self.parts.values())
+
+
+class Shortage(UserError):
+    """The pool cannot give what was asked for."""
+
+
+def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
+    """Returns the plan of a mix over the train documents of a pool (columns doc_id, part, n_words, source, genre, subject).
+
+    Raises Shortage, with the largest mix there is, when the pool cannot meet the word budget.
+    """
+    doc_ids, words = pool["doc_id"].to_pylist(), np.asarray(pool["n_words"], dtype=np.int64)
+    parts = np.array(pool["part"].to_pylist(), dtype=object)
+    labels = {column: pool[column].to_pylist() for column in COLUMNS}
+    keys = np.array([document_key(f"{settings.seed}/{doc_id}") for doc_id in doc_ids], dtype=np.uint64)
+    sequences, left_out = {}, {}
+    for part in PARTS:
+        rows = np.flatnonzero(parts == part)
+        rows = rows[np.lexsort((np.array([doc_ids[i] for i in rows], dtype=object), keys[rows]))] if len(rows) else rows
+        sequence, left_out[part] = _compose(rows.tolist(), words, labels, settings)
+        sequences[part] = np.tile(np.array(sequence, dtype=np.int64), settings.max_repeats)
+    grade3, all_ages = (np.concatenate([[0], np.cumsum(words[sequences[part]])]) for part in PARTS)
+    budget = _budget(int(grade3[-1]), int(all_ages[-1]), settings)
+    cuts = dict(zip(PARTS, _best_prefixes(grade3, all_ages, settings.grade_ratio, budget), strict=True))
+    plans = {}
+    for part, share in zip(PARTS, (settings.grade_ratio, 1 - settings.grade_ratio), strict=True):
+        rows = np.flatnonzero(parts == part)
+        chosen = sequences[part][: cuts[part]]
+        plans[part] = PartPlan(
+            n_docs_available=len(rows),
+            n_words_available=int(words[rows].sum()),
+            n_words_left_out=left_out[part],
+            n_words_wanted=None if settings.words is None else round(settings.words * share),
+            chosen=chosen,
+            n_words=int(words[chosen].sum()),
+        )
+    ratio = plans["grade3"].n_words / max(1, sum(plan.n_words for plan in plans.values()))
+    return MixPlan(ratio, plans, _shuffled(plans, doc_ids, settings.seed))
+
+
+def document_key(text: str) -> int:
+    """Returns 64 bits that put documents in an order nobody chose."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _compose(
+    rows: list[int], words: np.ndarray, labels: dict[str, list[str | None]], settings: MixSettings
+) -> tuple[list[int], dict[str, int]]:
+    """Returns the rows in an order whose every prefix keeps caps and floors, and the words left out for each of them."""
+    caps = {(column, value): cap for column, values in settings.caps.items() for value, cap in values.items()}
+    floors = {(column, value): share for column, values in settings.floors.items() for value, share in values.items()}
+    if not caps and not floors:
+        return rows, {}
+    groups = {row: [g for c in COLUMNS if (g := (c, labels[c][row])) in caps or g in floors] for row in rows}
+    n_group = dict.fromkeys([*caps, *floors], 0)
+    queues = {group: deque(row for row in rows if group in groups[row]) for group in floors}
+    waiting: dict[tuple[object, ...], deque[int]] = {}
+    taken: set[int] = set()
+    order: list[int] = []
+    total = 0
+
+    def fits(row: int) -> bool:
+        n = int(words[row])
+        return all(n_group[g] + n <= caps.get(g, inf) * (total + n) for g in groups[row])
+
+    def admissible() -> Iterator[int]:
+        """Yields what to take next: what a floor lacks, what a cap held back and now fits, the next in hash order."""
+        in_order = iter(rows)
+        while True:
+            lacking = next((g for g in floors if n_group[g] < floors[g] * total), None)
+            if lacking is not None:
+                row = next((r for r in queues[lacking] if r not in taken and fits(r)), None)
+                if row is None:
+                    return  # a longer prefix would break the floor
+                while queues[lacking] and queues[lacking][0] in taken:
+                    queues[lacking].popleft()
+                yield row
+                continue
+            freed = next((q for q in waiting.values() if q and fits(q[0])), None)
+            row = freed.popleft() if freed else next(in_order, None)
+            if row is None:
+                return
+            if row in taken:
+                continue
+            if freed or fits(row):
+                yield row
+            else:
+                waiting.setdefault(tuple(groups[row]), deque()).append(row)
+
+    for row in admissible():
+        taken.add(row)
+        order.append(row)
+        total += int(words[row])
+        for group in groups[row]:
+            n_group[group] += int(words[row])
+    held_back = {row for queue in waiting.values() for row in queue} - taken
+    left_out: dict[str, int] = {}
+    for row in rows:
+        if row not in taken:
+            capped = [f"cap on {c} {v}" for c, v in groups[row] if (c, v) in caps] if row in held_back else []
+            reason = capped[0] if capped else "floor not met"
+            left_out[reason] = left_out.get(reason, 0) + int(words[row])
+    return order, left_out
+
+
+def _budget(n_grade3: int, n_all_ages: int, settings: MixSettings) -> int:
+    """Returns the word budget: what was asked for, or all the pool allows. Raises Shortage when that is too little."""
+    ratio = settings.grade_ratio
+    largest = min(n_grade3 / ratio, n_all_ages / (1 - ratio))
+    supply = f"grade3 has {human(n_grade3)} words, all_ages {human(n_all_ages)}"
+    if largest < 1:
+        raise Shortage(f"asked for a mix at {ratio}; {supply}", "add sources, or a folder with --local-files DIR")
+    if settings.words is None:
+        return n_grade3 + n_all_ages
+    if settings.words > largest:
+        repeats = ceil(settings.max_repeats * settings.words / largest)
+        more = f", or --max-repeats {repeats}" if repeats <= 16 else ""
+        raise Shortage(
+            f"asked {ratio:.2f} of {human(settings.words)} words; {supply}: at most {human(floor(largest))} words",
+            f"--words {floor(largest)}{more}",
+        )
+    return settings.words
+
+
+def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budget: int) -> tuple[int, int]:
+    """Returns how many documents of each part to take: the largest pair of prefixes within the budget, and no smaller
+    than half of the best there is, whose ratio is within TOLERANCE; where there is none, the closest.
+
+    grade3, all_ages: (n + 1,) words of each prefix, from 0.
+    """
+    target = grade3[1:] * (1 - ratio) / ratio
+    above = np.searchsorted(all_ages, target)
+    first = np.concatenate([np.arange(1, len(grade3))] * 2)
+    second = np.clip(np.concatenate([above, above - 1]), 0, len(all_ages) - 1)
+    total = grade3[first] + all_ages[second]
+    miss = np.abs(grade3[first] / np.maximum(total, 1) - ratio)
+    largest = min(budget, grade3[-1] / ratio, all_ages[-1] / (1 - ratio))
+    allowed = (total <= budget) & (second > 0)
+    near = allowed & (total >= largest / 2)
+    if not allowed.any():
+        raise Shortage(f"no documents are short enough for {budget:,} words at {ratio}", "ask for more words")
+    candidates = np.flatnonzero(near if near.any() else allowed)
+    exact = candidates[miss[candidates] <= TOLERANCE]
+    if len(exact):
+        best = exact[np.lexsort((miss[exact], -total[exact]))[0]]
+    else:
+        best = candidates[np.lexsort((-total[candidates], miss[candidates]))[0]]
+    return int(first[best]), int(second[best])
+
+
+def _shuffled(plans: dict[str, PartPlan], doc_ids: list[str], seed: int) -> np.ndarray:
+    """Returns the chosen rows of all parts in one order: by another hash than the one they were chosen by."""
+    seen: dict[int, int] = {}
+    keyed = []
+    for row in np.concatenate([plan.chosen for plan in plans.values()]).tolist():
+        seen[row] = seen.get(row, 0) + 1
+        keyed.append((document_key(f"shuffle/{seed}/{seen[row]}/{doc_ids[row]}"), doc_ids[row], row))
+    return np.array([row for _, _, row in sorted(keyed)], dtype=np.int64)
+
+
+def plan_table(plan: MixPlan) -> str:
+    """Returns the plan as a table for people: what is available, wanted, taken and left out of each part."""
+    rows: list[Sequence[object]] = []
+    for name, part in plan.parts.items():
+        wanted = part.n_words_wanted if part.n_words_wanted is not None else "all it can"
+        rows.append([name, part.n_docs_available, part.n_words_available, wanted, len(part.chosen), part.n_words])
+        rows += [[f"  {reason}", None, -words, "", None, None] for reason, words in part.n_words_left_out.items()]
+    return table(rows, ["part", "documents", "words available", "words wanted", "documents taken", "words taken"])

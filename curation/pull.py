@@ -1,0 +1,185 @@
+"""Finds the files of a source: in the checkout, in a folder, in a --mirror, or by download (kept in data/raw, hashes held)."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from curation.settings import SourceSettings
+from shared.console import Failure, UserError, say
+from shared.files import sha256_file, write_text
+
+HASHES = "hashes.json"
+PATIENCE_SECONDS = 30.0  # without a byte received, over all retries
+DEADLINE_SECONDS = 3600.0  # for one file
+CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source. `name` is the same wherever the file lies."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What one source has: its files, and the names of those that could not be had."""
+
+    files: list[SourceFile]
+    missing: list[str]
+
+
+def pull_source(name: str, source: SourceSettings, mirror: Path | None, raw_folder: Path) -> Pulled:
+    """Returns the files of a source. Raises UserError or Failure where there are none to be had."""
+    if source.reader == "starter":
+        from curation.sources.starter import FOLDER
+
+        return _listed(FOLDER, sorted(FOLDER.glob("grade*.jsonl")))
+    if source.reader == "local_files":
+        return _local_files(source)
+    if mirror is not None:
+        return _mirrored(name, source, mirror)
+    return _downloaded(name, source, raw_folder / name)
+
+
+def _listed(folder: Path, paths: Iterable[Path]) -> Pulled:
+    return Pulled([SourceFile(p.relative_to(folder).as_posix(), p, sha256_file(p)) for p in paths], [])
+
+
+def _local_files(source: SourceSettings) -> Pulled:
+    from curation.sources.local_files import SUFFIXES
+
+    folder = source.folder
+    if folder is None:
+        raise UserError("source local/files has no folder", "name one with --local-files DIR")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder", "name one with --local-files DIR")
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+    if not paths:
+        raise UserError(f"{folder} holds no text", f"put {', '.join(SUFFIXES)} files there")
+    return _listed(folder, paths)
+
+
+def _wanted(name: str, source: SourceSettings) -> Iterator[tuple[str, str]]:
+    """Yields (file in a mirror, Gutenberg number) of each book of a source."""
+    from curation.sources.gutenberg import gutenberg_books
+
+    for book in gutenberg_books():
+        if book.source == name:
+            yield book.file, str(book.gutenberg_id)
+
+
+def _mirrored(name: str, source: SourceSettings, mirror: Path) -> Pulled:
+    folder = mirror / source.mirror
+    if source.reader == "picture_books":
+        found = _listed(folder, sorted(folder.glob("en/*.md")))
+        return found if found.files else Pulled([], [f"{name}: {source.mirror}/en/*.md"])
+    wanted = [file for file, _number in _wanted(name, source)]
+    there = [folder / file for file in wanted if (folder / file).is_file()]
+    missing = [f"{name}: {source.mirror}/{file}" for file in wanted if not (folder / file).is_file()]
+    return Pulled(_listed(folder, there).files, [f"{name}: {source.mirror}"] if not there else missing)
+
+
+def _downloaded(name: str, source: SourceSettings, folder: Path) -> Pulled:
+    from tqdm import tqdm
+
+    if source.reader == "picture_books":
+        addresses = {f"{source.address.split('/')[4]}.tar.gz": source.address}
+    else:
+        addresses = {f"pg{number}.txt": source.address.format(id=number) for _file, number in _wanted(name, source)}
+    hashes_file = folder / HASHES
+    held: dict[str, str] = json.loads(hashes_file.read_bytes()) if hashes_file.is_file() else {}
+    files, missing = [], []
+    for file, url in tqdm(addresses.items(), desc=name, unit="file", disable=None, leave=False):
+        path = folder / file
+        if not path.is_file() and not download(url, path):
+            missing.append(f"{name}: {url}")
+            continue
+        sha256 = sha256_file(path)
+        if held.setdefault(file, sha256) != sha256:
+            raise Failure(
+                f"{path} has SHA-256 {sha256[:16]}..., its first download had {held[file][:16]}...",
+                f"remove it to download it again; if {url} changed for good, remove its line from {hashes_file}",
+            )
+        files.append(SourceFile(file, path, sha256))
+        write_text(hashes_file, json.dumps(held, indent=1, sort_keys=True) + "\n")
+    return Pulled(files, missing)
+
+
+def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline: float = DEADLINE_SECONDS) -> bool:
+    """Downloads a file, going on where an earlier try stopped. Returns whether the server has it.
+
+    Raises Failure naming the address when no byte came for `patience` seconds, or the file took over `deadline`.
+    """
+    import requests
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    started = last_byte = time.monotonic()
+    pause, why = 1.0, ""
+    while time.monotonic() - last_byte < patience and time.monotonic() - started < deadline:
+        have = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity", "User-Agent": "graded-corpus"} if have else {}
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=(10, 10)) as answer:
+                if answer.status_code in (404, 410):
+                    return False
+                if answer.status_code == 416:  # what we have is not part of what they have
+                    part.unlink(missing_ok=True)
+                    continue
+                answer.raise_for_status()
+                with part.open("ab" if answer.status_code == 206 else "wb") as file:
+                    for chunk in answer.iter_content(CHUNK_BYTES):
+                        file.write(chunk)
+                        last_byte = time.monotonic()
+                    file.flush()
+                    os.fsync(file.fileno())
+                total = _total_bytes(answer.headers, answer.status_code)
+            if total is not None and part.stat().st_size < total:
+                why = f"{part.stat().st_size:,} of {total:,} bytes came"
+                continue
+            part.replace(path)
+            return True
+        except requests.RequestException as error:
+            why = _plainly(error)
+        time.sleep(min(pause, max(0.0, patience - (time.monotonic() - last_byte))))
+        pause *= 2
+    raise Failure(
+        f"could not download {url}: {why or 'it took too long'}",
+        "what came is kept: run the same command again; or read a local copy with --mirror DIR (GRADED_MIRROR)",
+    )
+
+
+def _total_bytes(headers: object, status: int) -> int | None:
+    get = headers.get  # type: ignore[attr-defined]
+    if status == 206:
+        total = str(get("Content-Range", "")).rpartition("/")[2]
+        return int(total) if total.isdigit() else None
+    return int(get("Content-Length")) if str(get("Content-Length", "")).isdigit() else None
+
+
+def _plainly(error: Exception) -> str:
+    """Returns the innermost message of a chain of network errors."""
+    text = str(error)
+    for sign, plain in (
+        ("NameResolution", "no such host, or no network"),
+        ("Connection refused", "connection refused"),
+        ("timed out", "no answer within 10 s"),
+        ("Network is unreachable", "network unreachable"),
+    ):
+        if sign in text:
+            return plain
+    return text[:200]
+
+
+def warn_of_missing(missing: list[str], limit: int = 5) -> None:
+    """Names what could not be had, on stderr."""
+    for line in missing[:limit]:
+        say(f"warning: missing {line}")
+    if len(missing) > limit:
+        say(f"warning: missing {len(missing) - limit} more; run.json lists all")

@@ -1,0 +1,148 @@
+"""python -m curation.run --grade-ratio 0.7: from sources to a mix, one line from top to bottom.
+
+files -> classifier -> scored documents (slow, once) -> pool -> plan -> shards -> manifest (seconds, once a ratio)
+"""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from curation.settings import (
+    CurationFile,
+    CurationSettings,
+    MixSettings,
+    PlaceFlags,
+    named_pipelines_file,
+    profile_settings,
+    read_curation_file,
+)
+from shared.console import UserError, human, run_command, say
+from shared.settings import parse_command
+
+EXAMPLE = "python -m curation.run --grade-ratio 0.7 --profile starter"
+
+
+class RunFlags(PlaceFlags):
+    """The command line of curation.run."""
+
+    grade_ratio: float = MixSettings.model_fields["grade_ratio"]
+    profile: str = Field("starter", description="which corpus: a profile of pipelines.yaml")
+    words: int | None = MixSettings.model_fields["words"]
+    local_files: Path | None = Field(None, description="add a folder of your own .txt, .md, .jsonl(.gz), .parquet")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the mix; left out: from the ratio")
+    seed: int = MixSettings.model_fields["seed"]
+    max_repeats: int = MixSettings.model_fields["max_repeats"]
+    executor: Literal["local"] = Field("local", description="where the pipeline runs")
+    manifest_dir: Path = Field(Path("data_manifests"), description="where the manifest goes")
+    dry_run: bool = Field(False, description="show the plan, write no mix")
+    replace: bool = Field(False, description="replace a mix of this name made from another profile")
+
+
+def main() -> int:
+    started = time.time()
+    content = read_curation_file(named_pipelines_file())
+    defaults = {"profile": content.default_profile, **content.mix.model_dump(include=set(RunFlags.model_fields))}
+    flags = parse_command(RunFlags, "Makes a mix of third-grade and all-ages text.", EXAMPLE, defaults)
+    settings = _settings(content, flags)
+    name = flags.name or f"mix{settings.mix.grade_ratio * 100:g}"
+    manifest_path = flags.manifest_dir / f"{name}.json"
+    _check_profile(manifest_path, settings.profile, flags.replace)
+    _announce(content, settings.profile)
+
+    # Everything below imports datatrove, DuckDB and Arrow: a wrong flag is answered before that.
+    from curation.labels import ensure_classifier
+    from curation.mix import TOLERANCE, plan_mix, plan_table
+    from curation.pool import build_pool
+    from curation.shards import MixPlace, check_place, commit, make_manifest, still_stands, write_shards
+    from curation.stages import Stopwatch, pull_sources, score_sources
+    from shared.files import remove_temporary_files, sole_writer
+    from shared.run_record import write_run_record
+
+    data = flags.data_dir
+    place = MixPlace(manifest_path, data / "shards" / name, data / "scratch")
+    watch = Stopwatch()
+    with sole_writer(data):
+        check_place(place)
+        remove_temporary_files(data)
+        remove_temporary_files(flags.manifest_dir)
+        with watch("pull"):
+            files, missing = pull_sources(settings, flags.mirror, data / "raw")
+        with watch("classifier"):
+            classifier = ensure_classifier(settings, files, data / "models")
+        with watch("score"):
+            scored = score_sources(settings, files, classifier, data, flags.workers)
+        with watch("pool"):
+            pool = build_pool(scored, data / "pools", place.scratch, flags.workers)
+        with watch("plan"):
+            plan = plan_mix(pool.train, settings.mix)
+        say(plan_table(plan))
+        if abs(plan.ratio - settings.mix.grade_ratio) > TOLERANCE:
+            say(f"note: so small a pool cannot come closer than {plan.ratio:.4f} to {settings.mix.grade_ratio}")
+        if flags.dry_run:
+            say("dry run: nothing was written")
+            return 0
+        if still_stands(place, settings, pool):
+            say(f"{manifest_path} stands already, made from the same settings and inputs; its shards are whole")
+        else:
+            with watch("write"):
+                splits = write_shards(pool, plan, place, settings.mix.shard_words, flags.workers)
+                manifest = make_manifest(pool, plan, splits, name, settings, classifier, missing)
+                commit(manifest, place)
+            record = {"manifest": manifest_path.resolve(), "data_dir": data.resolve(), "workers": flags.workers}
+            write_run_record(place.run_record, started, **record, missing=missing, **watch.report())
+    _conclude(content, settings, plan.ratio, plan.n_words, manifest_path, missing, time.time() - started)
+    return 0
+
+
+def _settings(content: CurationFile, flags: RunFlags) -> CurationSettings:
+    settings = profile_settings(content, flags.profile, flags.local_files)
+    over = {name: getattr(flags, name) for name in ("grade_ratio", "words", "seed", "max_repeats")}
+    if over["max_repeats"] > 1 and over["words"] is None:
+        raise UserError(f"--max-repeats {over['max_repeats']} has no effect without a word budget", "add --words N")
+    return settings.model_copy(update={"mix": settings.mix.model_copy(update=over)})
+
+
+def _check_profile(manifest_path: Path, profile: str, replace: bool) -> None:
+    """Raises UserError when a mix of this name was made from another profile."""
+    from shared.manifest import read_manifest
+
+    if replace or not manifest_path.is_file():
+        return
+    other = read_manifest(manifest_path).profile
+    if other != profile:
+        raise UserError(
+            f"{manifest_path} was made from profile {other}, not {profile}", "add --replace, or another --name"
+        )
+
+
+def _announce(content: CurationFile, profile: str) -> None:
+    if profile == "starter":
+        say(f"This is the starter corpus: to try everything, not to train a model worth having. {_full_command(content)}")
+
+
+def _full_command(content: CurationFile) -> str:
+    full = content.pipelines.get("full")
+    return f"For that ({full.makes}):\n  {full.run}" if full else ""
+
+
+def _conclude(
+    content: CurationFile,
+    settings: CurationSettings,
+    ratio: float,
+    n_words: int,
+    manifest_path: Path,
+    missing: list[str],
+    seconds: float,
+) -> None:
+    if missing:
+        say(f"warning: {len(missing)} files of the profile were missing (named above and in the manifest)")
+    asked = settings.mix.grade_ratio
+    print(f"{manifest_path}: {human(n_words)} words, {ratio:.4f} third grade (asked {asked:g}), in {seconds:.1f} s")
+    print(f"next: python -m curation.composition {manifest_path}")
+    _announce(content, settings.profile)
+
+
+if __name__ == "__main__":
+    run_command(main)

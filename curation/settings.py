@@ -1,0 +1,205 @@
+"""Every setting of curation, once: bounds and help on the field, values in pipelines.yaml, flags on top."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from shared.console import UserError, nearest
+from shared.settings import PIPELINES_FILE, Settings, read_yaml, validated
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SourceSettings(Settings):
+    """Where one source comes from, and what all its documents have in common."""
+
+    reader: str = Field(description="the function of curation/sources that reads it")
+    about: str
+    license: str = Field(min_length=1, description="SPDX id, or 'unknown'; a document's own licence goes before it")
+    revision: str = Field(description="pinned revision, or 'unverified' until somebody has seen one")
+    mirror: str = Field("", description="its folder inside a --mirror")
+    address: str = Field("", description="https address in production; {id} is a Gutenberg number")
+    genre: str | None = None
+    subject: str | None = None
+    folder: Path | None = Field(None, description="for local_files: the folder to read")
+
+
+class CleaningSettings(Settings):
+    """What a document must be to be kept. Thresholds follow Gopher (Rae et al. 2021, table A1) where it has one."""
+
+    min_words: int = Field(20, ge=1, description="shorter documents are dropped")
+    target_words: int = Field(400, ge=50, description="long works are cut into documents of about this many words")
+    max_words: int = Field(800, ge=100, description="no document is longer")
+    min_mean_word_length: float = Field(2.0, ge=0, description="letters a word, below which it is no prose")
+    max_mean_word_length: float = Field(10.0, gt=0, description="letters a word, above which it is no prose")
+    min_alphabetic_words: Share = Field(0.8, description="share of words that hold a letter")
+    min_function_words: Share = Field(0.15, description="share of English function words that settles the language")
+    max_repeated_lines: Share = Field(0.5, description="share of lines seen before in the document")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "CleaningSettings":
+        if not self.min_words < self.target_words < self.max_words:
+            raise ValueError("min_words < target_words < max_words does not hold")
+        return self
+
+
+class ClassifierSettings(Settings):
+    """fastText over school grades; small, so that it trains in seconds and 12 GB stay free for the model."""
+
+    n_folds: int = Field(4, ge=2, description="labelled texts are graded by a model that never saw their work")
+    window_words: int = Field(200, ge=50, description="labelled works are cut into windows of this many words")
+    max_windows: int = Field(60, ge=1, description="windows of one work, so that no long book sets the tone")
+    dim: int = Field(16, ge=1)
+    epoch: int = Field(25, ge=1)
+    lr: float = Field(0.5, gt=0)
+    word_ngrams: int = Field(2, ge=1)
+    bucket: int = Field(200_000, ge=1)
+    min_count: int = Field(2, ge=1)
+
+
+class GradingSettings(Settings):
+    """What third grade means."""
+
+    grade_limit: float = Field(3.5, description="a text suits third grade when its grade is at most this")
+    min_probability: Share = Field(0.5, description="p_grade3 from which a document belongs to part grade3")
+    max_fk_grade: float = Field(14.0, description="Flesch-Kincaid is clipped here: an unpunctuated text scores 50")
+
+
+class MixSettings(Settings):
+    """Which documents of the pool make a mix."""
+
+    grade_ratio: float = Field(0.7, ge=0.5, le=0.9, description="third-grade share of the train words, 0.5 to 0.9")
+    words: int | None = Field(None, gt=0, description="word budget; left out: the largest mix without repeats")
+    seed: int = Field(0, ge=0, description="another seed takes other documents of each part")
+    max_repeats: int = Field(1, ge=1, le=16, description="how often a document may stand in the mix; needs --words")
+    caps: dict[Literal["source", "genre", "subject"], dict[str, Share]] = Field(
+        {}, description="largest share of a part's words: {genre: {verse: 0.03}}"
+    )
+    floors: dict[Literal["source", "genre", "subject"], dict[str, Share]] = Field(
+        {}, description="smallest share of a part's words"
+    )
+    shard_words: int = Field(4_000_000, ge=1000, description="words in a shard")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MixSettings":
+        if self.max_repeats > 1 and self.words is None:
+            raise ValueError("max_repeats without words has no effect: give a word budget")
+        for column, floors in self.floors.items():
+            if sum(floors.values()) > 1:
+                raise ValueError(f"floors by {column} sum to more than 1")
+            for value, floor in floors.items():
+                if floor > self.caps.get(column, {}).get(value, 1):
+                    raise ValueError(f"floor of {column} {value} is above its cap")
+        return self
+
+
+class ProfileSettings(Settings):
+    """A named corpus: its sources, in order of preference among duplicates, and its labels."""
+
+    about: str
+    sources: list[str] = Field(min_length=1)
+    labels: list[str] = Field(min_length=1, description="sources whose works carry a grade label")
+
+
+class PipelineSettings(Settings):
+    """A documented command line and what it makes."""
+
+    run: str
+    makes: str
+
+
+class CurationFile(Settings):
+    """pipelines.yaml, as far as curation reads it."""
+
+    default_profile: str
+    profiles: dict[str, ProfileSettings]
+    sources: dict[str, SourceSettings]
+    cleaning: CleaningSettings = CleaningSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    grading: GradingSettings = GradingSettings()
+    mix: MixSettings = MixSettings()
+    pipelines: dict[str, PipelineSettings] = {}
+
+
+class CurationSettings(Settings):
+    """The settings of one run: all that may change its bytes, and nothing else."""
+
+    profile: str
+    sources: dict[str, SourceSettings]
+    labels: list[str]
+    cleaning: CleaningSettings
+    classifier: ClassifierSettings
+    grading: GradingSettings
+    mix: MixSettings
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the settings as hashes and manifests hold them: without where a folder lies on this machine."""
+        return self.model_dump(mode="json", exclude={"sources": {"__all__": {"folder"}}})
+
+
+def _mirror_from_environment() -> Path | None:
+    return Path(os.environ["GRADED_MIRROR"]) if os.environ.get("GRADED_MIRROR") else None
+
+
+class PlaceFlags(Settings):
+    """Flags of every command that works in a data folder: where things are, never what they are."""
+
+    mirror: Path | None = Field(
+        default_factory=_mirror_from_environment,
+        description="read sources from this local copy, not the network (or GRADED_MIRROR)",
+    )
+    workers: int = Field(2, ge=1, description="processes on this machine")
+    data_dir: Path = Field(Path("data"), description="downloads, models, scored pool and shards")
+    pipelines: Path = Field(PIPELINES_FILE, description="settings file", json_schema_extra={"default_text": "pipelines.yaml"})
+
+
+def named_pipelines_file() -> Path:
+    """Returns the settings file that the command line names: its values are the defaults of the other flags."""
+    args = sys.argv[1:]
+    for i, arg in enumerate(args):
+        if arg.startswith("--pipelines="):
+            return Path(arg.partition("=")[2])
+        if arg == "--pipelines" and i + 1 < len(args):
+            return Path(args[i + 1])
+    return PIPELINES_FILE
+
+
+def read_curation_file(path: Path) -> CurationFile:
+    """Returns pipelines.yaml, validated. Raises UserError naming the key that is wrong."""
+    content = validated(CurationFile, read_yaml(path), str(path))
+    for name, profile in content.profiles.items():
+        for source in [*profile.sources, *profile.labels]:
+            if source not in content.sources:
+                raise UserError(
+                    f"{path}: profiles.{name}: unknown source {source}", nearest(source, sorted(content.sources))
+                )
+        if strangers := set(profile.labels) - set(profile.sources):
+            raise UserError(f"{path}: profiles.{name}: labels {min(strangers)} is not among its sources", "add it there")
+    if content.default_profile not in content.profiles:
+        raise UserError(
+            f"{path}: default_profile {content.default_profile} is unknown", nearest(content.default_profile, sorted(content.profiles))
+        )
+    return content
+
+
+def profile_settings(content: CurationFile, profile: str, local_files: Path | None = None) -> CurationSettings:
+    """Returns the settings of one profile, with a folder of the person's own text added to it if there is one."""
+    if profile not in content.profiles:
+        raise UserError(f"unknown profile {profile}", nearest(profile, sorted(content.profiles)))
+    chosen = content.profiles[profile]
+    sources = {name: content.sources[name] for name in chosen.sources}
+    if local_files is not None:
+        sources["local/files"] = content.sources["local/files"].model_copy(update={"folder": local_files})
+        profile += "+local_files"
+    return CurationSettings(
+        profile=profile,
+        sources=sources,
+        labels=chosen.labels,
+        cleaning=content.cleaning,
+        classifier=content.classifier,
+        grading=content.grading,
+        mix=content.mix,
+    )

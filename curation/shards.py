@@ -1,0 +1,203 @@
+"""Writes a mix: parquet shards under names that carry their hash, the manifest, then the dataset card and run record.
+
+The manifest's rename commits the mix. Until then an earlier mix of the same name stands whole: new shards have other
+names. Afterwards the old shards are swept.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.dataset_card import dataset_card
+from curation.grade_classifier import read_record
+from curation.mix import MixPlan, document_key
+from curation.pool import Pool, open_duckdb
+from curation.settings import CurationSettings
+from shared.console import UserError
+from shared.files import sha256_file, short_hash, sync_folder, write_text, written_whole
+from shared.manifest import RUN_RECORD, GradeRatio, Manifest, ShardEntry, SourceEntry, read_manifest, write_manifest
+from shared.schema import PARQUET_OPTIONS, SCHEMA
+
+ROW_GROUP_DOCUMENTS = 2048
+
+
+@dataclass(frozen=True)
+class MixPlace:
+    """Where a mix goes: its manifest, the folder of its shards, and a scratch folder for sorting."""
+
+    manifest: Path
+    shards: Path
+    scratch: Path
+
+    def relative(self, shard: Path) -> str:
+        """Returns a shard's path as the manifest names it: from the folder above the manifest's."""
+        return Path(os.path.relpath(shard.resolve(), self.manifest.resolve().parent.parent)).as_posix()
+
+    @property
+    def run_record(self) -> Path:
+        return self.shards / RUN_RECORD
+
+
+def check_place(place: MixPlace) -> None:
+    """Raises UserError when the folder of the shards belongs to a mix whose manifest stands elsewhere."""
+    record = place.run_record
+    owner = Path(json.loads(record.read_bytes())["manifest"]) if record.is_file() else place.manifest
+    if owner.resolve() != place.manifest.resolve() and owner.is_file():
+        raise UserError(
+            f"{place.shards} holds the shards of {owner}", "give this mix another --name, or its own --data-dir"
+        )
+
+
+def still_stands(place: MixPlace, settings: CurationSettings, pool: Pool) -> bool:
+    """Does the mix stand, made from the same settings and pool, with every shard as its manifest says?"""
+    if not place.manifest.is_file() or not place.run_record.is_file():
+        return False
+    manifest = read_manifest(place.manifest)
+    if (manifest.settings_hash, manifest.pool_hash) != (settings_hash(settings), pool.hash):
+        return False
+    root = place.manifest.resolve().parent.parent
+    entries = [entry for shards in manifest.splits.values() for entry in shards]
+    return all((root / e.path).is_file() and sha256_file(root / e.path) == e.sha256 for e in entries)
+
+
+def settings_hash(settings: CurationSettings) -> str:
+    """Returns the hash of all that decides what a mix holds, besides its pool."""
+    return short_hash(settings.recorded())
+
+
+def write_shards(pool: Pool, plan: MixPlan, place: MixPlace, shard_words: int, threads: int) -> dict[str, list[ShardEntry]]:
+    """Writes the train and val shards, whole and synced. Returns their manifest entries."""
+    train = pool.train["doc_id"].take(plan.order).to_pylist()
+    val = sorted(pool.val["doc_id"].to_pylist(), key=lambda doc_id: (document_key(f"val/{doc_id}"), doc_id))
+    return {
+        "train": list(_write_split("train", train, pool, place, shard_words, threads)),
+        "val": list(_write_split("val", val, pool, place, shard_words, threads)),
+    }
+
+
+def _write_split(
+    split: str, doc_ids: list[str], pool: Pool, place: MixPlace, shard_words: int, threads: int
+) -> Iterator[ShardEntry]:
+    n_words = dict(zip(pool.documents["doc_id"].to_pylist(), pool.documents["n_words"].to_pylist(), strict=True))
+    ends = np.cumsum([n_words[doc_id] for doc_id in doc_ids]) if doc_ids else np.zeros(0, dtype=np.int64)
+    shard_of = np.maximum(ends - 1, 0) // shard_words
+    rows = _rows_in_order(doc_ids, pool, place.scratch, threads)
+    for number in range(int(shard_of[-1]) + 1 if doc_ids else 0):
+        yield _write_shard(split, number, int((shard_of == number).sum()), rows, place)
+
+
+def _rows_in_order(doc_ids: list[str], pool: Pool, scratch: Path, threads: int) -> "_Rows":
+    """Returns the documents' rows, sorted by DuckDB, which spills to disk what memory does not hold."""
+    selection = pa.table({"doc_id": doc_ids, "position": pa.array(range(len(doc_ids)), pa.int64())})
+    return _Rows(selection, [str(path) for source in pool.sources for path in source.scored], scratch, threads)
+
+
+class _Rows:
+    """A stream of rows in a given order, taken off in tables of any number."""
+
+    def __init__(self, selection: pa.Table, paths: list[str], scratch: Path, threads: int) -> None:
+        self._database = open_duckdb(scratch, threads)
+        self._database.register("selection", selection)
+        columns = ", ".join(SCHEMA.names)
+        self._reader = self._database.sql(
+            f"SELECT {columns} FROM read_parquet($paths) JOIN selection USING (doc_id) ORDER BY position",
+            params={"paths": paths},
+        ).to_arrow_reader(ROW_GROUP_DOCUMENTS)
+        self._rest = SCHEMA.empty_table()
+
+    def take(self, n_rows: int) -> pa.Table:
+        """Returns the next `n_rows` rows with the schema of shards."""
+        while self._rest.num_rows < n_rows:
+            batch = pa.Table.from_batches([self._reader.read_next_batch()]).cast(SCHEMA)
+            self._rest = pa.concat_tables([self._rest, batch])
+        taken, self._rest = self._rest.slice(0, n_rows), self._rest.slice(n_rows)
+        return taken.combine_chunks()
+
+
+def _write_shard(split: str, number: int, n_docs: int, rows: _Rows, place: MixPlace) -> ShardEntry:
+    n_words = n_words_grade3 = 0
+    unnamed = place.shards / f"{split}-{number:05}.parquet"
+    with written_whole(unnamed) as temporary, pq.ParquetWriter(temporary, SCHEMA, **PARQUET_OPTIONS) as writer:
+        for start in range(0, n_docs, ROW_GROUP_DOCUMENTS):
+            group = rows.take(min(ROW_GROUP_DOCUMENTS, n_docs - start))
+            writer.write_table(group)
+            words = np.asarray(group["n_words"], dtype=np.int64)
+            n_words += int(words.sum())
+            n_words_grade3 += int(words[np.asarray(group["part"]) == "grade3"].sum())
+    sha256 = sha256_file(unnamed)
+    path = unnamed.with_name(f"{split}-{number:05}-{sha256[:8]}.parquet")
+    unnamed.replace(path)
+    return ShardEntry(
+        path=place.relative(path),
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        n_docs=n_docs,
+        n_words=n_words,
+        n_words_grade3=n_words_grade3,
+    )
+
+
+def make_manifest(
+    pool: Pool,
+    plan: MixPlan,
+    splits: dict[str, list[ShardEntry]],
+    name: str,
+    settings: CurationSettings,
+    classifier: Path,
+    missing: list[str],
+) -> Manifest:
+    """Returns the manifest of a mix whose shards have been written."""
+    record = read_record(classifier)
+    scorer = {"classifier": classifier.name, **{k: record[k] for k in ("models", "combination", "labels", "syllables")}}
+    return Manifest(
+        name=name,
+        profile=settings.profile,
+        settings=settings.recorded(),
+        settings_hash=settings_hash(settings),
+        pool_hash=pool.hash,
+        scorer=scorer,
+        grade_ratio=GradeRatio(target=settings.mix.grade_ratio, actual=plan.ratio),
+        sources=_sources_in(pool, plan),
+        documents_in=pool.documents_in,
+        dropped=pool.dropped,
+        missing=missing,
+        splits=splits,  # type: ignore[arg-type]
+    )
+
+
+def _sources_in(pool: Pool, plan: MixPlan) -> list[SourceEntry]:
+    train = pool.train.take(plan.order)
+    entries = []
+    for source in pool.sources:
+        mine = train.filter(pc.field("source") == source.name)
+        grade3 = mine.filter(pc.field("part") == "grade3")
+        if mine.num_rows:
+            entries.append(
+                SourceEntry(
+                    name=source.name,
+                    license=" AND ".join(sorted(set(mine["license"].to_pylist()))),
+                    revision=source.revision,
+                    n_docs=mine.num_rows,
+                    n_words=pc.sum(mine["n_words"]).as_py(),
+                    n_words_grade3=pc.sum(grade3["n_words"]).as_py() or 0,
+                )
+            )
+    return entries
+
+
+def commit(manifest: Manifest, place: MixPlace) -> None:
+    """Writes the manifest, then the card beside the shards, and sweeps the shards of the mix it replaces."""
+    write_manifest(manifest, place.manifest)
+    write_text(place.shards / "README.md", dataset_card(manifest))
+    named = {Path(entry.path).name for entries in manifest.splits.values() for entry in entries}
+    for path in place.shards.glob("*.parquet"):
+        if path.name not in named:
+            path.unlink()
+    sync_folder(place.shards)

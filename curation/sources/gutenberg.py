@@ -1,0 +1,275 @@
+"""Project Gutenberg books: header and footer off, lines unwrapped, cut at headings into documents of 150-800 words.
+
+gutenberg_books.csv names every book: its source, its file in a mirror, its Gutenberg number, title, author and, for
+school readers, the grade of the series. A book's number, not its file, is its name, so mirror and download agree.
+"""
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from datatrove.data import Document
+
+from curation.documents import cut, drop, make_document
+from curation.readability import read_syllables
+from curation.settings import CleaningSettings, SourceSettings
+
+BOOKS_FILE = Path(__file__).with_name("gutenberg_books.csv")
+MIN_SECTION_WORDS = 150  # shorter sections are read together with the next
+
+
+@dataclass(frozen=True)
+class Book:
+    """One line of gutenberg_books.csv."""
+
+    source: str
+    file: str
+    gutenberg_id: int
+    title: str
+    author: str
+    grade: int | None  # of a school reader: 0 primer, 1 first reader, ...
+
+
+@dataclass
+class _Section:
+    heading: str = ""
+    paragraphs: list[str] = field(default_factory=list)
+    n_words: int = 0
+    n_verse_words: int = 0
+
+    def add(self, paragraph: str, is_verse: bool) -> None:
+        n_words = len(paragraph.split())
+        self.paragraphs.append(paragraph)
+        self.n_words += n_words
+        self.n_verse_words += n_words if is_verse else 0
+
+    def join(self, other: "_Section") -> None:
+        self.paragraphs += other.paragraphs
+        self.n_words += other.n_words
+        self.n_verse_words += other.n_verse_words
+
+
+@cache
+def gutenberg_books() -> tuple[Book, ...]:
+    """Returns the books of gutenberg_books.csv."""
+    with BOOKS_FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Book(
+                row["source"],
+                row["file"],
+                int(row["gutenberg_id"]),
+                row["title"],
+                row["author"],
+                int(row["grade"]) if row["grade"] else None,
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+@cache
+def _books_by_file() -> dict[tuple[str, str], Book]:
+    named = {(book.source, book.file): book for book in gutenberg_books()}
+    return named | {(book.source, f"pg{book.gutenberg_id}.txt"): book for book in gutenberg_books()}
+
+
+def read_gutenberg(path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings) -> Iterator[Document]:
+    """Yields the documents of one book, then what was left out of it, one dropped document a reason."""
+    book = _books_by_file()[source, path.name]
+    work = str(book.gutenberg_id)
+    url = f"https://www.gutenberg.org/ebooks/{book.gutenberg_id}"
+    is_school_book = settings.genre in ("reader", "textbook")
+
+    def document(position: str, text: str, heading: str = "", genre: str | None = None) -> Document:
+        title = f"{book.title}: {heading}" if heading else book.title
+        return make_document(source, settings, work, position, text, title=title, url=url, genre=genre)
+
+    raw = path.read_bytes()
+    text = _decode(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    if _COPYRIGHTED.search(text, 0, 30_000):
+        yield drop(document("book", text[:2000]), "copyrighted")
+        return
+    left_out: dict[str, list[str]] = {}
+    sections = list(_sections(_body(text), is_school_book, left_out))
+    position = 0
+    for section in _long_enough(sections):
+        genre = "verse" if section.n_verse_words > section.n_words / 2 else None
+        for paragraphs in cut(section.paragraphs, cleaning):
+            yield document(f"{position:04}", "\n\n".join(paragraphs), section.heading, genre)
+            position += 1
+    for reason, blocks in left_out.items():
+        yield drop(document(reason, "\n\n".join(blocks)), reason)
+
+
+def _decode(raw: bytes) -> str:
+    """Returns the text of a book. The encoding a file declares is sometimes wrong; which bytes are valid is not."""
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1").replace("\r\n", "\n").replace("\r", "\n")
+
+
+_COPYRIGHTED = re.compile(r"COPYRIGHTED Project Gutenberg", re.IGNORECASE)
+_HEADER_ENDS = (
+    re.compile(r"^[ \t]*\*{3}\s*START OF TH(?:E|IS) PROJECT GUTENBERG[^*]{0,300}\*{3}", re.MULTILINE | re.IGNORECASE),
+    re.compile(r"^\*END\*? ?THE SMALL PRINT.*$", re.MULTILINE | re.IGNORECASE),
+)
+_FOOTER = re.compile(
+    r"^[ \t]*(?:\*{3}\s*END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:The |This )?Project Gutenberg)",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def _body(text: str) -> str:
+    """Returns a book without Project Gutenberg's header and footer. The oldest files have only a small-print notice."""
+    start = max((match.end() for end in _HEADER_ENDS for match in end.finditer(text, 0, 40_000)), default=0)
+    footer = _FOOTER.search(text, start)
+    return text[start : footer.start() if footer else len(text)]
+
+
+# What a transcriber added inside the text: pictures, page numbers, footnotes, marks over letters such as [=a].
+_BRACKETS = re.compile(
+    r"\[(?:Illustration|Footnote|Transcriber|Editor|Decoration|Music|Pg|Page|Sidenote|Blank)[^\]]{0,3000}\]", re.IGNORECASE
+)
+_SMALL_MARKS = re.compile(r"\[\d+\]|\{\d+\}|\[[A-Z]\]")
+_MARKED_LETTER = re.compile(r"\[[^\w\s\]]{1,2}([A-Za-z]{1,2})\]|\[([A-Za-z]{1,2})[^\w\s\]]{1,2}\]")
+_BOLD = re.compile(r"=([^=\n]{1,60})=")
+
+_NAMED_HEADING = re.compile(
+    r"(?:CHAPTER|LESSON|BOOK|PART|SECTION|STORY|LETTER|SCENE|ACT|CANTO|ADVENTURE)\b.{0,60}|[IVXLC]+\.?", re.IGNORECASE
+)
+_PAGE_NUMBER = re.compile(r"\W*[\divxlc]{1,6}\W*|\W*\d+\W+[A-Z' .]+|[A-Z' .]+\W+\d+\W*")
+_CONTENTS = re.compile(r"(?:TABLE OF )?CONTENTS|(?:LIST OF )?ILLUSTRATIONS")
+_NO_TEXT_FOR_READERS = re.compile(
+    rf"{_CONTENTS.pattern}|INDEX|ADVERTISEMENT|TRANSCRIBER|FOOTNOTES?\b|NOTES\b|ERRATA"
+    r"|BIBLIOGRAPHY|BY THE SAME AUTHOR|OTHER BOOKS|BOOKS BY|COPYRIGHT"
+)
+_TEACHER_MATTER = re.compile(
+    r"PREFACE|FOREWORD|(?:TO|FOR) (?:THE )?(?:TEACHER|PARENT)|TEACHERS?'|SUGGESTIONS|DIRECTIONS|NOTES? TO"
+    r"|(?:PUBLISHER|AUTHOR|EDITOR)'?S'? (?:NOTE|PREFACE)|ACKNOWLEDG"
+)
+_SCHOOL_TEACHER_MATTER = re.compile(
+    r"INTRODUCT|ARTICULATION|ELOCUTION|EMPHASIS|INFLECTION|PUNCTUATION|MODULATION|POETIC PAUSES|DEFINITIONS|EXERCISES?\b"
+    r"|DIACRITICAL|PRONUNCIATION|PHONIC|TABLE OF|KEY TO"
+)
+_WORD_LIST = re.compile(r"WORD LIST|VOCABULARY|GLOSSARY|SPELLING|NEW WORDS|WORDS\b|THE ALPHABET|ALPHABET")
+_BOILERPLATE = re.compile(
+    r"project gutenberg|gutenberg\.(?:org|net)|distributed\s+proofread|\be-?text\b|^produced by|^transcriber's note|^scanner's note",
+    re.IGNORECASE,
+)
+
+
+def _why_left_out(heading: str, is_school_book: bool) -> str:
+    """Returns the reason why the section under a heading is not for readers, or ''."""
+    name = heading.upper().lstrip(" .0123456789-")
+    if _NO_TEXT_FOR_READERS.match(name):
+        return "front_matter"
+    if _TEACHER_MATTER.match(name) or (is_school_book and _SCHOOL_TEACHER_MATTER.match(name)):
+        return "teacher_matter"
+    return "word_list" if is_school_book and _WORD_LIST.match(name) else ""
+
+
+def _sections(body: str, is_school_book: bool, left_out: dict[str, list[str]]) -> Iterator[_Section]:
+    """Yields the sections of a book under their headings; puts what is not running text into left_out, by reason."""
+    body = _BRACKETS.sub("", body)
+    if "[" in body or "{" in body:
+        body = _MARKED_LETTER.sub(r"\1\2", _SMALL_MARKS.sub("", body))
+    if "=" in body:
+        body = _BOLD.sub(r"\1", body)
+    body = _joined_syllables(body.replace("_", "").expandtabs(4))
+    section = _Section()
+    reason = contents = ""
+    for block in re.split(r"\n[ \t]*\n", body):
+        lines = [line.rstrip() for line in block.split("\n") if line.strip()]
+        if not lines:
+            continue
+        text = " ".join(line.strip() for line in lines)
+        if not any(map(str.isalpha, text)) or (len(lines) == 1 and _PAGE_NUMBER.fullmatch(text)):
+            continue  # an ornament or a page number is no text at all
+        if _is_heading(text, lines):
+            if section.n_words:
+                yield section
+                section = _Section()
+            section.heading = f"{section.heading} {text}".strip()[:120]
+            reason = _why_left_out(text, is_school_book)
+            contents = reason if _CONTENTS.match(text.upper()) else ""
+            continue
+        if contents and len(text) > 200 and text[-1] in ".!?\"'":
+            reason = contents = ""  # a contents list ends where the first paragraph stands, heading or not
+        why = reason or _why_no_text(text, lines)
+        if why:
+            left_out.setdefault(why, []).append(text)
+        elif _is_verse(lines):
+            section.add("\n".join(" ".join(line.split()) for line in lines), is_verse=True)
+        else:
+            section.add(re.sub(r"^\d{1,3}\. +(?=[A-Z\"'])", "", text) if is_school_book else text, is_verse=False)
+    if section.n_words:
+        yield section
+
+
+def _is_heading(text: str, lines: list[str]) -> bool:
+    if len(lines) > 3 or len(text) > 100:
+        return False
+    return text.isupper() or (len(lines) == 1 and _NAMED_HEADING.fullmatch(text) is not None)
+
+
+def _why_no_text(text: str, lines: list[str]) -> str:
+    """Returns the reason why a block is not running text, or ''."""
+    if _BOILERPLATE.search(text):
+        return "boilerplate"
+    if re.search(r"[.!?]", text):
+        return ""
+    if sum("  " in line.strip() for line in lines) * 2 >= len(lines) and (len(lines) == 1 or len(text) < 40 * len(lines)):
+        return "word_list"  # columns without a sentence
+    return "stray_lines" if len(lines) == 1 and len(text) < 60 and text[-1] not in ",;:\"'-" else ""
+
+
+def _is_verse(lines: list[str]) -> bool:
+    """Is a block verse: several short lines that begin with a capital and are not a sentence each?"""
+    if len(lines) < 3 or max(map(len, lines)) > 66:
+        return False
+    starts = [line.lstrip(" \"'0123456789.") for line in lines]
+    n_capital = sum(start[:1].isupper() for start in starts)
+    n_sentences = sum(line[-1] in ".!?" or line[-2:-1] in (".", "!", "?") for line in lines)
+    n_full = sum(len(line.strip()) >= 58 for line in lines[:-1])
+    return n_capital >= 0.8 * len(lines) and n_sentences <= 0.6 * len(lines) and n_full < 0.5 * len(lines)
+
+
+def _long_enough(sections: list[_Section]) -> Iterator[_Section]:
+    """Yields sections of at least MIN_SECTION_WORDS: a short one is joined by those after it, verse only by verse."""
+    pending: _Section | None = None
+    for section in sections:
+        if pending is None:
+            pending = section
+        elif pending.n_words < MIN_SECTION_WORDS and _is_mostly_verse(pending) == _is_mostly_verse(section):
+            pending.join(section)
+        else:
+            yield pending
+            pending = section
+    if pending is not None:
+        yield pending
+
+
+def _is_mostly_verse(section: _Section) -> bool:
+    return section.n_verse_words > section.n_words / 2
+
+
+_SYLLABLES = re.compile(r"\b[A-Za-z]+(?:-[a-z]+)+\b")
+
+
+def _joined_syllables(body: str) -> str:
+    """Returns the text of a primer that prints syl-la-bles apart with its words whole; any other text as it is."""
+    if len(re.findall(r"\b[A-Za-z]+-[a-z]+-[a-z]+\b", body)) * 400 < body.count(" "):
+        return body
+    known = read_syllables()
+
+    def whole(match: re.Match[str]) -> str:
+        word = match[0].replace("-", "")
+        return word if word.lower() in known else match[0]
+
+    return _SYLLABLES.sub(whole, body)

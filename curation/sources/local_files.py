@@ -1,0 +1,90 @@
+"""A folder of your own text: .txt and .md (cut into documents), .jsonl, .jsonl.gz and .parquet (a document a row).
+
+Rows need `text`; they may carry title, url, license, genre, subject, work. A bad row loses itself, never its neighbours.
+"""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.data import Document
+
+from curation.documents import cut, drop, make_document
+from curation.settings import CleaningSettings, SourceSettings
+
+SUFFIXES = (".txt", ".md", ".jsonl", ".jsonl.gz", ".parquet")
+_OPTIONAL = ("title", "url", "license", "genre", "subject")
+
+
+def read_local_file(path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings) -> Iterator[Document]:
+    """Yields the documents of one file; what cannot be read is yielded as dropped, with its reason."""
+    assert settings.folder is not None, "local files are listed from a folder"
+    name = path.relative_to(settings.folder).as_posix()
+
+    def bad(position: str, reason: str, text: str = "") -> Document:
+        return drop(make_document(source, settings, name, position, text), reason)
+
+    if path.suffix in (".txt", ".md"):
+        yield from _read_text(path, name, source, settings, cleaning, bad)
+        return
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    for position, row, reason in rows:
+        if reason:
+            yield bad(position, reason, str(row or ""))
+            continue
+        text = row.get("text") if isinstance(row, dict) else None
+        if not isinstance(text, str):
+            yield bad(position, "no_text")
+            continue
+        facts = {key: str(row[key]) for key in _OPTIONAL if row.get(key)}
+        work = str(row["work"]) if row.get("work") else f"{name}#{position}"
+        paragraphs = re.split(r"\n\s*\n", text) if len(text.split()) > cleaning.max_words else [text]
+        for i, document in enumerate(cut(paragraphs, cleaning)):
+            made = make_document(source, settings, name, f"{position}.{i}", "\n\n".join(document), **facts)
+            made.metadata["work"] = f"{source}/{work}"
+            yield made
+
+
+def _read_text(path: Path, name: str, source: str, settings: SourceSettings, cleaning: CleaningSettings, bad: Any) -> Iterator[Document]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield bad("0", "bad_encoding", f"byte {error.start} is not UTF-8")
+        return
+    paragraphs = [block for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if block.strip()]
+    if not paragraphs:
+        yield bad("0", "no_text")
+    for i, document in enumerate(cut(paragraphs, cleaning)):
+        yield make_document(source, settings, name, str(i), "\n\n".join(document), title=path.stem)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any, str]]:
+    """Yields (line number, object, reason why it cannot be used)."""
+    number = 0
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        yield str(number), orjson.loads(line), ""
+                    except orjson.JSONDecodeError:
+                        yield str(number), line.decode("utf-8", errors="replace"), "bad_json"
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            yield f"after-{number}", str(error), "truncated_file"
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, str]]:
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                yield str(number), row, ""
+                number += 1
+    except (pa.ArrowException, OSError) as error:
+        yield f"after-{number}", str(error), "unreadable_file"

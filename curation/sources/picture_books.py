@@ -1,0 +1,58 @@
+"""Picture-book stories of African Storybook and Pratham Books: markdown, `##` between pages, licence in the last lines.
+
+A file is one story (.md), or a repository's archive with its stories under en/ (.tar.gz).
+"""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from datatrove.data import Document
+
+from curation.documents import cut, make_document
+from curation.settings import CleaningSettings, SourceSettings
+
+# The stories name their licence without its version; both collections state version 4.0 on their sites.
+_LICENSES = {
+    "CC-BY": "CC-BY-4.0",
+    "CC-BY-NC": "CC-BY-NC-4.0",
+    "CC-BY-NC-SA": "CC-BY-NC-SA-4.0",
+    "CC-BY-SA": "CC-BY-SA-4.0",
+    "CC-0": "CC0-1.0",
+    "PUBLIC DOMAIN": "CC-PDM-1.0",
+}
+_METADATA = re.compile(r"^\* (License|Text|Illustration|Adaptation|Translation|Language): *(.*)$", re.MULTILINE)
+
+
+def read_picture_books(path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings) -> Iterator[Document]:
+    """Yields the stories of a file, each of them whole unless it is longer than a document may be."""
+    for name, markdown in _stories(path):
+        facts = dict(_METADATA.findall(markdown))
+        license = facts.get("License", "").strip("[] ").upper()
+        heading, _, body = _METADATA.sub("", markdown).partition("\n")
+        title = heading.lstrip("# ").strip()
+        pages = re.split(r"^##.*$", body, flags=re.MULTILINE)
+        paragraphs = [" ".join(block.split()) for page in pages for block in re.split(r"\n\s*\n", page) if block.strip()]
+        for i, document in enumerate(cut(paragraphs, cleaning)):
+            yield make_document(
+                source,
+                settings,
+                name,
+                str(i),
+                "\n\n".join(document),
+                title=title,
+                license=_LICENSES.get(license, "unknown"),
+            )
+
+
+def _stories(path: Path) -> Iterator[tuple[str, str]]:
+    if path.suffix == ".md":
+        yield path.stem, path.read_text(encoding="utf-8", errors="replace")
+        return
+    with tarfile.open(path) as archive:
+        members = [m for m in archive.getmembers() if m.isfile() and re.search(r"/en/[^/]+\.md$", m.name)]
+        for member in sorted(members, key=lambda m: m.name):
+            file = archive.extractfile(member)
+            assert file is not None, member.name
+            yield PurePosixPath(member.name).stem, file.read().decode("utf-8", errors="replace")

@@ -1,0 +1,40 @@
+"""What of our code and of the libraries can change a result: one hash, part of every path that results are kept under."""
+
+from functools import cache
+from pathlib import Path
+
+from shared.files import sha256_file, short_hash
+from shared.run_record import library_versions
+
+_HERE = Path(__file__).parent
+_SCORING = (
+    "sources",
+    "clean.py",
+    "documents.py",
+    "grade_classifier.py",
+    "grading.py",
+    "labels.py",
+    "readability.py",
+    "score.py",
+    "syllables.txt.gz",
+)
+_LIBRARIES = ("fasttext", "ftfy", "numpy", "pyarrow", "py3langid", "pyphen")
+
+
+@cache
+def code_version() -> str:
+    """Returns a hash of the files and library versions that reading, cleaning and grading depend on."""
+    paths = sorted(path for name in _SCORING for path in _files_of(_HERE / name))
+    files = {path.relative_to(_HERE).as_posix(): sha256_file(path) for path in paths}
+    return short_hash([files, library_versions(*_LIBRARIES)])
+
+
+@cache
+def mixing_version() -> str:
+    """Returns a hash of the files and library versions that dedup, mixing and writing shards depend on."""
+    files = {name: sha256_file(_HERE / name) for name in ("pool.py", "mix.py", "shards.py")}
+    return short_hash([files, library_versions("duckdb", "numpy", "pyarrow")])
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and p.suffix in (".py", ".csv")]
