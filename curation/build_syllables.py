@@ -24,7 +24,7 @@ def count_syllables(nltk_data: Path) -> dict[str, int]:
 
 def main() -> None:
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "corpora" / "cmudict" / "cmudict").is_file():
-        raise UserError("name a folder that holds corpora/cmudict/cmudict", 'python -m nltk.downloader -d DIR cmudict')
+        raise UserError("name a folder that holds corpora/cmudict/cmudict", "python -m nltk.downloader -d DIR cmudict")
     syllables = count_syllables(Path(sys.argv[1]))
     counts = sorted(set(syllables.values()))
     lines = [" ".join([str(n), *sorted(word for word, m in syllables.items() if m == n)]) for n in counts]

@@ -1,6 +1,7 @@
-"""Repairs a text, or says why it is no readable English prose or verse. Reasons: too_short, not_prose, not_english, repetitive.
+"""Repairs a text, or says why it is no readable English prose or verse.
 
-The rules are a few of Gopher's (Rae et al. 2021, table A1); the thresholds are settings.
+Reasons: too_short, not_prose, not_english, repetitive. The rules are a few of Gopher's (Rae et al. 2021, table A1);
+the thresholds are settings.
 """
 
 import html
@@ -21,10 +22,12 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _CLEARLY_A_LIST = 0.05  # share of function words that no running English text falls below
 
 _FUNCTION_WORDS = frozenset(
-    "a about after again all also am an and any are as at be because been before but by can could did do does down each"
-    " for from had has have he her here him his how i if in into is it its just like may me more most my no not now of"
-    " off on one only or other our out over said see she should so some such than that the their them then there these"
-    " they this those to too two up upon us very was we were what when where which while who will with would you your".split()
+    """
+    a about after again all also am an and any are as at be because been before but by can could did do does down each
+    for from had has have he her here him his how i if in into is it its just like may me more most my no not now of
+    off on one only or other our out over said see she should so some such than that the their them then there these
+    they this those to too two up upon us very was we were what when where which while who will with would you your
+    """.split()  # noqa: SIM905
 )
 
 
@@ -49,7 +52,7 @@ def _repair_unicode(text: str) -> str:
     from ftfy.badness import is_bad
 
     if is_bad(text) or _ODD_LETTERS.search(text) or _ENTITY.search(text):
-        return ftfy.fix_text(text, explain=False)
+        return str(ftfy.fix_text(text, explain=False))
     for quote, plain in _PLAIN_QUOTES.items():
         text = text.replace(quote, plain)
     return unicodedata.normalize("NFC", text)
@@ -87,7 +90,7 @@ def _repeated_share(lines: Iterable[str]) -> float:
 
 
 def is_english(text: str) -> bool:
-    """Does language identification (py3langid, which ships its model) take the text's first 2,000 characters for English?"""
+    """Does py3langid, which ships its model, take the first 2,000 characters of a text for English?"""
     import py3langid
 
     return bool(py3langid.classify(text[:2000])[0] == "en")

@@ -1,4 +1,4 @@
-"""What passes down the pipeline: datatrove Documents whose metadata holds the schema's columns, and how long texts are cut.
+"""What passes down the pipeline: datatrove Documents with the schema's columns as metadata; and how texts are cut.
 
 A step never removes a document: it marks it with `drop`, later steps pass it on, and the writer keeps it with its
 reason. So what came in is always what was kept plus what was dropped.
@@ -27,7 +27,7 @@ def make_document(
     genre: str | None = None,
     subject: str | None = None,
 ) -> Document:
-    """Returns one document of a source. Its doc_id is source, work and position within the work, and so says where it is from."""
+    """Returns one document of a source. Its doc_id says where it is from: source, work, position within the work."""
     name = f"{source}/{work}"
     return Document(
         text=text,
@@ -55,7 +55,7 @@ def is_dropped(document: Document) -> bool:
 
 
 def cut(paragraphs: Iterable[str], settings: CleaningSettings) -> Iterator[list[str]]:
-    """Yields the paragraphs of a work in documents of about target_words and at most max_words, all of similar length."""
+    """Yields a work's paragraphs in documents of about target_words, at most max_words, all of similar length."""
     pieces = [piece for paragraph in paragraphs for piece in _short_enough(paragraph, settings.max_words // 2)]
     lengths = [len(piece.split()) for piece in pieces]
     total = sum(lengths)
@@ -64,7 +64,10 @@ def cut(paragraphs: Iterable[str], settings: CleaningSettings) -> Iterator[list[
     done = n_words = 0
     for piece, length in zip(pieces, lengths, strict=True):
         middle_of_piece = done + length / 2
-        if document and (middle_of_piece >= quota * (1 + int((done - n_words) / quota + 0.5)) or n_words + length > settings.max_words):
+        if document and (
+            middle_of_piece >= quota * (1 + int((done - n_words) / quota + 0.5))
+            or n_words + length > settings.max_words
+        ):
             yield document
             document, n_words = [], 0
         document.append(piece)
@@ -78,7 +81,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 
 
 def _short_enough(paragraph: str, max_words: int) -> Iterator[str]:
-    """Yields a paragraph whole, or cut at sentence ends, or at words where a sentence is longer than a document may be."""
+    """Yields a paragraph whole, or cut at sentence ends; at words where a sentence is longer than max_words."""
     if len(paragraph.split()) <= max_words:
         yield paragraph
         return

@@ -34,6 +34,7 @@ _LABEL = "__label__"
 class LabelledText:
     """A text whose US school grade somebody stated. `work` is what folds go by."""
 
+    source: str
     work: str
     grade: float
     text: str
@@ -71,7 +72,8 @@ def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: P
     from the system, zeroed, and so the same input gives the same bytes. Otherwise it gives other models, or NaN.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as lines, written_whole(path) as temporary:
-        lines.writelines(f"{_LABEL}{round(t.grade)} {classifier_line(t.text)}\n" for t in labelled)
+        chosen = _balanced(labelled, settings.lines_per_grade)
+        lines.writelines(f"{_LABEL}{round(t.grade)} {classifier_line(t.text)}\n" for t in chosen)
         lines.flush()
         options = {
             "lr": settings.lr,
@@ -91,7 +93,8 @@ def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: P
         )
         if finished.returncode:
             raise Failure(
-                f"fastText could not train: {finished.stderr.strip()[-300:]}", "look at lr and epoch of classifier in pipelines.yaml"
+                f"fastText could not train: {finished.stderr.strip()[-300:]}",
+                "look at lr and epoch of classifier in pipelines.yaml",
             )
 
 
@@ -99,6 +102,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Returns the record of a trained classifier. It is written last, so where it stands all models do."""
     record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
     return record
+
+
+def _balanced(labelled: Sequence[LabelledText], lines_per_grade: int) -> list[LabelledText]:
+    """Returns as many texts of each grade as of any other: thinned evenly, or repeated.
+
+    Otherwise a fold without the books of a grade would make that grade rarer, and its own books would be graded away
+    from it: out-of-fold grades came out falling with the label before this (FINDINGS.md, 2026-11-21).
+    """
+    by_grade: dict[int, list[LabelledText]] = {}
+    for text in labelled:
+        by_grade.setdefault(round(text.grade), []).append(text)
+    return [
+        texts[i % len(texts) if len(texts) < lines_per_grade else i * len(texts) // lines_per_grade]
+        for _grade, texts in sorted(by_grade.items())
+        for i in range(lines_per_grade)
+    ]
 
 
 class GradeClassifier:

@@ -1,18 +1,18 @@
 """THE definition of third grade: how Flesch-Kincaid and the classifier become `grade`, `p_grade3` and `part`.
 
-grade = intercept + fk_weight * Flesch-Kincaid (clipped) + classifier_weight * classifier, fitted by least squares on
-the out-of-fold grades of the labelled texts; p_grade3 = P(grade of the text <= grade_limit) with the normal error that
-this fit showed on them; part = grade3 from min_probability on.
+grade = intercept + fk_weight * Flesch-Kincaid (clipped) + classifier_weight * classifier, fitted on the out-of-fold
+grades of the labelled texts, and spread as widely as their labels; p_grade3 = P(grade of the text <= grade_limit) with
+the normal error that this fit showed on them; part = grade3 from min_probability on.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
-from pathlib import Path
 
 import numpy as np
 
-from curation.grade_classifier import GradeClassifier, read_record
+from curation.grade_classifier import GradeClassifier
 from curation.readability import flesch_kincaid_grade
 from curation.settings import GradingSettings
 from shared.schema import Part
@@ -22,7 +22,7 @@ LOWEST_GRADE, HIGHEST_GRADE = -1.0, 14.0  # pre-kindergarten to college
 
 @dataclass(frozen=True)
 class Combination:
-    """What was fitted: a plane, and the standard deviation (grades) of what it leaves unexplained."""
+    """What was fitted: a plane over the two grades, and the standard deviation (grades) of what it misses."""
 
     intercept: float
     fk_weight: float
@@ -42,37 +42,65 @@ class Grading:
 
 
 def fit_combination(
-    fk_grades: Sequence[float], classifier_grades: Sequence[float], labels: Sequence[float], settings: GradingSettings
+    fk_grades: Sequence[float],
+    classifier_grades: Sequence[float],
+    labels: Sequence[float],
+    strata: Sequence[Hashable],
+    settings: GradingSettings,
 ) -> Combination:
-    """Returns the least-squares plane from the two grades of labelled texts to their labels."""
-    fk = np.minimum(fk_grades, settings.max_fk_grade)
-    features = np.column_stack([np.ones(len(labels)), fk, classifier_grades])
-    weights, *_ = np.linalg.lstsq(features, np.asarray(labels, dtype=float), rcond=None)
-    error = float(np.std(features @ weights - labels))
-    return Combination(*(round(float(weight), 6) for weight in weights), error=round(max(error, 0.1), 6))
+    """Returns the plane from the two grades of labelled texts to their labels.
+
+    Texts of one stratum together weigh what those of any other do. The least-squares plane is stretched about its mean
+    until its grades spread as the labels do (linear equating): regression alone pulls every text towards the middle
+    grades, and would call few of the easiest easy.
+    """
+    sizes = Counter(strata)
+    weight = np.array([1 / sizes[stratum] for stratum in strata])
+    label = np.asarray(labels, dtype=float)
+    features = np.column_stack([np.ones(len(label)), np.minimum(fk_grades, settings.max_fk_grade), classifier_grades])
+    root = np.sqrt(weight)
+    plane, *_ = np.linalg.lstsq(features * root[:, None], label * root, rcond=None)
+    mean = np.average(label, weights=weight)
+    stretch = _spread(label, weight) / max(_spread(features @ plane, weight), 1e-9)
+    plane = stretch * plane + np.array([(1 - stretch) * mean, 0, 0])
+    error = float(np.sqrt(np.average((features @ plane - label) ** 2, weights=weight)))
+    intercept, fk_weight, classifier_weight = (round(float(w), 6) for w in plane)
+    return Combination(intercept, fk_weight, classifier_weight, error=round(max(error, 0.1), 6))
 
 
-class Grader:
-    """Grades texts by a trained classifier folder."""
+def _spread(values: np.ndarray, weight: np.ndarray) -> float:
+    mean = np.average(values, weights=weight)
+    return float(np.sqrt(np.average((values - mean) ** 2, weights=weight)))
 
-    def __init__(self, classifier_folder: Path, settings: GradingSettings) -> None:
-        self.settings = settings
-        record = read_record(classifier_folder)
-        self.classifier = GradeClassifier(classifier_folder, record)
-        self.combination = Combination(**record["combination"])
 
-    def grade(self, texts: Sequence[str], works: Sequence[str]) -> list[Grading]:
-        """Returns the grading of each text; a labelled work is graded by a model that never read it."""
-        classifier_grades = self.classifier.predict(texts, works)
-        return [self._combine(flesch_kincaid_grade(text), c) for text, c in zip(texts, classifier_grades, strict=True)]
+def combined_grade(fk_grade: float, classifier_grade: float, fit: Combination, settings: GradingSettings) -> float:
+    """Returns the grade of a text from its two grades."""
+    fk = min(fk_grade, settings.max_fk_grade)
+    grade = fit.intercept + fit.fk_weight * fk + fit.classifier_weight * classifier_grade
+    return min(max(grade, LOWEST_GRADE), HIGHEST_GRADE)
 
-    def _combine(self, fk_grade: float, classifier_grade: float | None) -> Grading:
+
+def probability_grade3(grade: float, fit: Combination, settings: GradingSettings) -> float:
+    """Returns the probability that a text of this grade suits grade_limit and below."""
+    return 0.5 * (1 + erf((settings.grade_limit - grade) / (fit.error * sqrt(2))))
+
+
+def grade_texts(
+    texts: Sequence[str],
+    works: Sequence[str],
+    classifier: GradeClassifier,
+    fit: Combination,
+    settings: GradingSettings,
+) -> list[Grading]:
+    """Returns the grading of each text; a labelled work is graded by a model that never read it."""
+    gradings = []
+    for text, classifier_grade in zip(texts, classifier.predict(texts, works), strict=True):
+        fk_grade = flesch_kincaid_grade(text)
         if classifier_grade is None:
-            return Grading(fk_grade, None, None, None, "all_ages")
-        fit = self.combination
-        fk = min(fk_grade, self.settings.max_fk_grade)
-        grade = fit.intercept + fit.fk_weight * fk + fit.classifier_weight * classifier_grade
-        grade = min(max(grade, LOWEST_GRADE), HIGHEST_GRADE)
-        p_grade3 = 0.5 * (1 + erf((self.settings.grade_limit - grade) / (fit.error * sqrt(2))))
-        part: Part = "grade3" if p_grade3 >= self.settings.min_probability else "all_ages"
-        return Grading(fk_grade, classifier_grade, grade, p_grade3, part)
+            gradings.append(Grading(fk_grade, None, None, None, "all_ages"))
+            continue
+        grade = combined_grade(fk_grade, classifier_grade, fit, settings)
+        p_grade3 = probability_grade3(grade, fit, settings)
+        part: Part = "grade3" if p_grade3 >= settings.min_probability else "all_ages"
+        gradings.append(Grading(fk_grade, classifier_grade, grade, p_grade3, part))
+    return gradings

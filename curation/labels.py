@@ -68,7 +68,8 @@ def train_classifier(settings: CurationSettings, files: dict[str, list[SourceFil
     }
     held_out = grade_held_out(labelled, GradeClassifier(folder, record))
     labels = [text.grade for text in held_out.labelled]
-    combination = fit_combination(held_out.fk_grades, held_out.classifier_grades, labels, settings.grading)
+    strata = [(text.source, round(text.grade)) for text in held_out.labelled]
+    combination = fit_combination(held_out.fk_grades, held_out.classifier_grades, labels, strata, settings.grading)
     write_text(folder / RECORD, json.dumps({**record, "combination": asdict(combination)}, indent=1) + "\n")
 
 
@@ -89,7 +90,9 @@ def read_labelled(settings: CurationSettings, files: dict[str, list[SourceFile]]
     ]
 
 
-def _labelled_of(name: str, source: SourceSettings, file: SourceFile, settings: CurationSettings) -> Iterator[LabelledText]:
+def _labelled_of(
+    name: str, source: SourceSettings, file: SourceFile, settings: CurationSettings
+) -> Iterator[LabelledText]:
     grade_of_work = _starter_grades(name, file) if source.reader == "starter" else _reader_grades(name)
     windows = settings.cleaning.model_copy(update={"target_words": settings.classifier.window_words})
     documents = (d for d in READERS[source.reader](file.path, name, source, windows) if not is_dropped(d))
@@ -98,7 +101,7 @@ def _labelled_of(name: str, source: SourceSettings, file: SourceFile, settings: 
     for i in range(int(len(texts) / step)):
         work, text = texts[int(i * step)]
         if work in grade_of_work:
-            yield LabelledText(work, grade_of_work[work], text)
+            yield LabelledText(name, work, grade_of_work[work], text)
 
 
 def _is_readable(text: str, cleaning: CleaningSettings) -> bool:

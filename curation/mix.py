@@ -53,7 +53,7 @@ class Shortage(UserError):
 
 
 def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
-    """Returns the plan of a mix over the train documents of a pool (columns doc_id, part, n_words, source, genre, subject).
+    """Returns the plan of a mix over a pool's train documents (doc_id, part, n_words, source, genre, subject).
 
     Raises Shortage, with the largest mix there is, when the pool cannot meet the word budget.
     """
@@ -61,7 +61,8 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
     parts = np.array(pool["part"].to_pylist(), dtype=object)
     labels = {column: pool[column].to_pylist() for column in COLUMNS}
     keys = np.array([document_key(f"{settings.seed}/{doc_id}") for doc_id in doc_ids], dtype=np.uint64)
-    sequences, left_out = {}, {}
+    sequences: dict[str, np.ndarray] = {}
+    left_out: dict[str, dict[str, int]] = {}
     for part in PARTS:
         rows = np.flatnonzero(parts == part)
         rows = rows[np.lexsort((np.array([doc_ids[i] for i in rows], dtype=object), keys[rows]))] if len(rows) else rows
@@ -70,7 +71,7 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
     grade3, all_ages = (np.concatenate([[0], np.cumsum(words[sequences[part]])]) for part in PARTS)
     budget = _budget(int(grade3[-1]), int(all_ages[-1]), settings)
     cuts = dict(zip(PARTS, _best_prefixes(grade3, all_ages, settings.grade_ratio, budget), strict=True))
-    plans = {}
+    plans: dict[str, PartPlan] = {}
     for part, share in zip(PARTS, (settings.grade_ratio, 1 - settings.grade_ratio), strict=True):
         rows = np.flatnonzero(parts == part)
         chosen = sequences[part][: cuts[part]]
@@ -94,9 +95,9 @@ def document_key(text: str) -> int:
 def _compose(
     rows: list[int], words: np.ndarray, labels: dict[str, list[str | None]], settings: MixSettings
 ) -> tuple[list[int], dict[str, int]]:
-    """Returns the rows in an order whose every prefix keeps caps and floors, and the words left out for each of them."""
+    """Returns the rows in an order whose every prefix keeps caps and floors, and the words left out by each."""
     caps = {(column, value): cap for column, values in settings.caps.items() for value, cap in values.items()}
-    floors = {(column, value): share for column, values in settings.floors.items() for value, share in values.items()}
+    floors = {(column, value): low for column, values in settings.floors.items() for value, low in values.items()}
     if not caps and not floors:
         return rows, {}
     groups = {row: [g for c in COLUMNS if (g := (c, labels[c][row])) in caps or g in floors] for row in rows}

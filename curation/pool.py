@@ -25,7 +25,9 @@ VAL_SHARE, VAL_MIN_WORDS, VAL_MAX_SHARE = 0.02, 2500, 0.10
 INDEX, DUPLICATES, ACCOUNT = "documents.parquet", "rejected.parquet", "account.json"
 
 # Freer licences first: of two equal texts the one that may be used for more is kept.
-_LICENSE_RANK = "list_position(['CC0-1.0', 'CC-PDM-1.0', 'CC-BY-4.0', 'CC-BY-SA-4.0', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0'], license)"
+_LICENSE_RANK = (
+    "list_position(['CC0-1.0', 'CC-PDM-1.0', 'CC-BY-4.0', 'CC-BY-SA-4.0', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0'], license)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,16 @@ class Pool:
 
 
 def build_pool(sources: Sequence[ScoredSource], folder: Path, scratch: Path, threads: int) -> Pool:
-    """Returns the pool of scored sources, made if it is not there. Sources go in order of preference among duplicates."""
-    pool_hash = short_hash(
-        {"scored": [[s.name, *(f"{p.parent.name}/{p.name}" for p in s.scored)] for s in sources], "code": mixing_version()}
-    )
+    """Returns the pool of scored sources, made if it is not there. Of duplicates the earlier source's is kept."""
+    outputs = [[source.name, *(f"{p.parent.name}/{p.name}" for p in source.scored)] for source in sources]
+    pool_hash = short_hash([outputs, mixing_version()])
     home = folder / pool_hash
     if not (home / ACCOUNT).is_file():
         _make(sources, home, scratch, threads)
     account = json.loads((home / ACCOUNT).read_bytes())
-    return Pool(pool_hash, home, list(sources), pq.read_table(home / INDEX), account["documents_in"], account["dropped"])
+    return Pool(
+        pool_hash, home, list(sources), pq.read_table(home / INDEX), account["documents_in"], account["dropped"]
+    )
 
 
 def _make(sources: Sequence[ScoredSource], home: Path, scratch: Path, threads: int) -> None:
@@ -87,9 +90,12 @@ def _make(sources: Sequence[ScoredSource], home: Path, scratch: Path, threads: i
             """,
             {"paths": [str(path) for source in sources for path in source.scored]},
         )
-        index = database.sql("SELECT * EXCLUDE (copy, kept_doc_id) FROM ranked WHERE copy = 1 ORDER BY doc_id").to_arrow_table()
+        index = database.sql(
+            "SELECT * EXCLUDE (copy, kept_doc_id) FROM ranked WHERE copy = 1 ORDER BY doc_id"
+        ).to_arrow_table()
         duplicates = database.sql(
-            """SELECT doc_id, work, source, title, 'duplicate' AS reason, n_words, 'same text as ' || kept_doc_id AS text
+            """SELECT doc_id, work, source, title, 'duplicate' AS reason, n_words,
+                      'same text as ' || kept_doc_id AS text
                FROM ranked WHERE copy > 1 ORDER BY doc_id"""
         ).to_arrow_table()
     dropped = {source.name: Counter(_reasons(source.rejected)) for source in sources}
@@ -145,5 +151,10 @@ def _n_words(documents: pa.Table, part: str) -> int:
 def open_duckdb(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
     """Returns a DuckDB that stays within a gigabyte and spills to `scratch`."""
     scratch.mkdir(parents=True, exist_ok=True)
-    config = {"memory_limit": "1GB", "threads": threads, "temp_directory": str(scratch), "preserve_insertion_order": True}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": "1GB",
+        "threads": threads,
+        "temp_directory": str(scratch),
+        "preserve_insertion_order": True,
+    }
     return duckdb.connect(config=config)

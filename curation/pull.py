@@ -1,4 +1,4 @@
-"""Finds the files of a source: in the checkout, in a folder, in a --mirror, or by download (kept in data/raw, hashes held)."""
+"""Finds the files of a source: in the checkout, a folder, a --mirror, or by download (data/raw, hashes held)."""
 
 import json
 import os
@@ -124,7 +124,9 @@ def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline:
     pause, why = 1.0, ""
     while time.monotonic() - last_byte < patience and time.monotonic() - started < deadline:
         have = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity", "User-Agent": "graded-corpus"} if have else {}
+        headers = (
+            {"Range": f"bytes={have}-", "Accept-Encoding": "identity", "User-Agent": "graded-corpus"} if have else {}
+        )
         try:
             with requests.get(url, headers=headers, stream=True, timeout=(10, 10)) as answer:
                 if answer.status_code in (404, 410):

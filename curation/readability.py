@@ -17,7 +17,7 @@ SYLLABLE_COUNTER = "cmudict+pyphen"
 _APOSTROPHE_OUTSIDE_CONTRACTION = re.compile(r"'(?![tsd]|ve|ll|re)")
 _PUNCTUATION = re.compile(r"[^\w\s']")
 _SENTENCE = re.compile(r"\b[^.!?]+[.!?]*")
-_COMMON_MARKS = ".,;:!?\"()-"
+_COMMON_MARKS = '.,;:!?"()-'
 _MAX_MEMORY_WORDS = 1_000_000
 _ONE_WORD = 1 << 32  # a token counts as this much plus its syllables, so that one sum gives both
 
@@ -111,8 +111,8 @@ def _count_sentences(text: str, words: _Words) -> int:
         tokens = sentence.split(None, 3)
         if len(tokens) < 3:
             continue
-        if words[tokens[0]] and words[tokens[1]] and words[tokens[2]]:
-            n_sentences += 1
-        elif sum(1 for token in sentence.split() if words[token]) > 2:
+        if (words[tokens[0]] and words[tokens[1]] and words[tokens[2]]) or sum(
+            1 for token in sentence.split() if words[token]
+        ) > 2:
             n_sentences += 1
     return max(1, n_sentences)

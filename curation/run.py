@@ -5,7 +5,7 @@ files -> classifier -> scored documents (slow, once) -> pool -> plan -> shards -
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,16 +24,22 @@ from shared.settings import parse_command
 EXAMPLE = "python -m curation.run --grade-ratio 0.7 --profile starter"
 
 
+def _mix_field(name: str) -> Any:
+    return MixSettings.model_fields[name]
+
+
 class RunFlags(PlaceFlags):
     """The command line of curation.run."""
 
-    grade_ratio: float = MixSettings.model_fields["grade_ratio"]
+    grade_ratio: float = _mix_field("grade_ratio")
     profile: str = Field("starter", description="which corpus: a profile of pipelines.yaml")
-    words: int | None = MixSettings.model_fields["words"]
+    words: int | None = _mix_field("words")
     local_files: Path | None = Field(None, description="add a folder of your own .txt, .md, .jsonl(.gz), .parquet")
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the mix; left out: from the ratio")
-    seed: int = MixSettings.model_fields["seed"]
-    max_repeats: int = MixSettings.model_fields["max_repeats"]
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the mix; left out: from the ratio"
+    )
+    seed: int = _mix_field("seed")
+    max_repeats: int = _mix_field("max_repeats")
     executor: Literal["local"] = Field("local", description="where the pipeline runs")
     manifest_dir: Path = Field(Path("data_manifests"), description="where the manifest goes")
     dry_run: bool = Field(False, description="show the plan, write no mix")
@@ -119,12 +125,14 @@ def _check_profile(manifest_path: Path, profile: str, replace: bool) -> None:
 
 def _announce(content: CurationFile, profile: str) -> None:
     if profile == "starter":
-        say(f"This is the starter corpus: to try everything, not to train a model worth having. {_full_command(content)}")
+        say(
+            f"This is the starter corpus: to try everything, not to train a model worth having.{_full_command(content)}"
+        )
 
 
 def _full_command(content: CurationFile) -> str:
     full = content.pipelines.get("full")
-    return f"For that ({full.makes}):\n  {full.run}" if full else ""
+    return f"\nFor {full.makes}:\n  {full.run}" if full else ""
 
 
 def _conclude(

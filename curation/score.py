@@ -18,7 +18,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from curation.clean import repair, why_rejected
 from curation.documents import REASON, drop, is_dropped
-from curation.grading import Grader
+from curation.grade_classifier import GradeClassifier, read_record
+from curation.grading import Combination, grade_texts
 from curation.pull import SourceFile
 from curation.settings import CleaningSettings, GradingSettings, SourceSettings
 from curation.sources import READERS
@@ -125,10 +126,12 @@ class GradeDocuments(PipelineStep):
         self.classifier_folder, self.grading = classifier_folder, grading
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        grader = Grader(self.classifier_folder, self.grading)
+        record = read_record(self.classifier_folder)
+        classifier, fit = GradeClassifier(self.classifier_folder, record), Combination(**record["combination"])
         while batch := list(islice(data, BATCH_DOCUMENTS)):
             kept = [document for document in batch if not is_dropped(document)]
-            gradings = grader.grade([d.text for d in kept], [d.metadata["work"] for d in kept])
+            texts, works = [d.text for d in kept], [d.metadata["work"] for d in kept]
+            gradings = grade_texts(texts, works, classifier, fit, self.grading)
             for document, grading in zip(kept, gradings, strict=True):
                 document.metadata.update(vars(grading))
             yield from batch

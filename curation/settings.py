@@ -35,7 +35,7 @@ class CleaningSettings(Settings):
     max_words: int = Field(800, ge=100, description="no document is longer")
     min_mean_word_length: float = Field(2.0, ge=0, description="letters a word, below which it is no prose")
     max_mean_word_length: float = Field(10.0, gt=0, description="letters a word, above which it is no prose")
-    min_alphabetic_words: Share = Field(0.8, description="share of words that hold a letter")
+    min_alphabetic_words: Share = Field(0.65, description="share of words that hold a letter")
     min_function_words: Share = Field(0.15, description="share of English function words that settles the language")
     max_repeated_lines: Share = Field(0.5, description="share of lines seen before in the document")
 
@@ -52,9 +52,10 @@ class ClassifierSettings(Settings):
     n_folds: int = Field(4, ge=2, description="labelled texts are graded by a model that never saw their work")
     window_words: int = Field(200, ge=50, description="labelled works are cut into windows of this many words")
     max_windows: int = Field(60, ge=1, description="windows of one work, so that no long book sets the tone")
+    lines_per_grade: int = Field(100, ge=1, description="training lines of each grade: thinned evenly, or repeated")
     dim: int = Field(16, ge=1)
     epoch: int = Field(25, ge=1)
-    lr: float = Field(0.5, gt=0)
+    lr: float = Field(0.3, gt=0)
     word_ngrams: int = Field(2, ge=1)
     bucket: int = Field(200_000, ge=1)
     min_count: int = Field(2, ge=1)
@@ -121,7 +122,7 @@ class CurationFile(Settings):
     classifier: ClassifierSettings = ClassifierSettings()
     grading: GradingSettings = GradingSettings()
     mix: MixSettings = MixSettings()
-    pipelines: dict[str, PipelineSettings] = {}
+    pipelines: dict[str, PipelineSettings] = Field({})
 
 
 class CurationSettings(Settings):
@@ -153,7 +154,9 @@ class PlaceFlags(Settings):
     )
     workers: int = Field(2, ge=1, description="processes on this machine")
     data_dir: Path = Field(Path("data"), description="downloads, models, scored pool and shards")
-    pipelines: Path = Field(PIPELINES_FILE, description="settings file", json_schema_extra={"default_text": "pipelines.yaml"})
+    pipelines: Path = Field(
+        PIPELINES_FILE, description="settings file", json_schema_extra={"default_text": "pipelines.yaml"}
+    )
 
 
 def named_pipelines_file() -> Path:
@@ -177,10 +180,13 @@ def read_curation_file(path: Path) -> CurationFile:
                     f"{path}: profiles.{name}: unknown source {source}", nearest(source, sorted(content.sources))
                 )
         if strangers := set(profile.labels) - set(profile.sources):
-            raise UserError(f"{path}: profiles.{name}: labels {min(strangers)} is not among its sources", "add it there")
+            raise UserError(
+                f"{path}: profiles.{name}: labels {min(strangers)} is not among its sources", "add it there"
+            )
     if content.default_profile not in content.profiles:
         raise UserError(
-            f"{path}: default_profile {content.default_profile} is unknown", nearest(content.default_profile, sorted(content.profiles))
+            f"{path}: default_profile {content.default_profile} is unknown",
+            nearest(content.default_profile, sorted(content.profiles)),
         )
     return content
 

@@ -72,7 +72,9 @@ def settings_hash(settings: CurationSettings) -> str:
     return short_hash(settings.recorded())
 
 
-def write_shards(pool: Pool, plan: MixPlan, place: MixPlace, shard_words: int, threads: int) -> dict[str, list[ShardEntry]]:
+def write_shards(
+    pool: Pool, plan: MixPlan, place: MixPlace, shard_words: int, threads: int
+) -> dict[str, list[ShardEntry]]:
     """Writes the train and val shards, whole and synced. Returns their manifest entries."""
     train = pool.train["doc_id"].take(plan.order).to_pylist()
     val = sorted(pool.val["doc_id"].to_pylist(), key=lambda doc_id: (document_key(f"val/{doc_id}"), doc_id))
@@ -168,7 +170,7 @@ def make_manifest(
         documents_in=pool.documents_in,
         dropped=pool.dropped,
         missing=missing,
-        splits=splits,  # type: ignore[arg-type]
+        splits=splits,
     )
 
 

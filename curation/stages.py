@@ -21,7 +21,7 @@ from shared.files import short_hash
 def pull_sources(
     settings: CurationSettings, mirror: Path | None, raw_folder: Path
 ) -> tuple[dict[str, list[SourceFile]], list[str]]:
-    """Returns the files of every source, and the names of what is missing. Raises UserError where a mirror has nothing."""
+    """Returns every source's files, and the names of what is missing. Raises UserError where a mirror has nothing."""
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"mirror {mirror} is not a folder", "name the folder that holds the sources' own folders")
     pulled = {name: pull_source(name, source, mirror, raw_folder) for name, source in settings.sources.items()}
@@ -37,7 +37,7 @@ def pull_sources(
 def score_sources(
     settings: CurationSettings, files: dict[str, list[SourceFile]], classifier: Path, data: Path, workers: int
 ) -> list[ScoredSource]:
-    """Scores what is not scored yet, with these settings, inputs and code. Returns where each source's documents are."""
+    """Scores what is not yet scored with these settings, inputs and code. Returns where the documents are."""
     tasks = {}
     for name, source in settings.sources.items():
         stage = short_hash(
@@ -50,7 +50,9 @@ def score_sources(
                 "code": code_version(),
             }
         )
-        tasks[name] = make_tasks(name, source, files[name], data / "scored" / name / stage, data / "rejected" / name / stage)
+        tasks[name] = make_tasks(
+            name, source, files[name], data / "scored" / name / stage, data / "rejected" / name / stage
+        )
     pending = [task for source_tasks in tasks.values() for task in source_tasks if not task.scored.is_file()]
     if pending:
         n_files = sum(len(task.files) for task in pending)

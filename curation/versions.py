@@ -1,4 +1,4 @@
-"""What of our code and of the libraries can change a result: one hash, part of every path that results are kept under."""
+"""What of our code and the libraries can change a result, as a hash that is part of every path results lie under."""
 
 from functools import cache
 from pathlib import Path

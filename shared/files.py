@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed. Hashes of files, and the lock of a folder."""
+"""Files that are whole or absent: written under a temporary name, synced, renamed. File hashes and a folder's lock."""
 
 import fcntl
 import hashlib

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shared.console import UserError
 from shared.files import write_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 RUN_RECORD = "run.json"
 
 

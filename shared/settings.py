@@ -57,25 +57,34 @@ def validated(kind: type[AnySettings], values: dict[str, Any], where: str) -> An
 
 
 def parse_command(
-    kind: type[AnySettings], about: str, example: str, defaults: dict[str, Any] | None = None, args: list[str] | None = None
+    kind: type[AnySettings],
+    about: str,
+    example: str,
+    defaults: dict[str, Any] | None = None,
+    args: list[str] | None = None,
 ) -> AnySettings:
     """Returns `kind` with its fields taken from the command line, and from `defaults` where a flag is not given.
 
-    A field marked `positional` in its json_schema_extra is an argument, not a flag. Wrong use raises UserError.
+    A field's json_schema_extra may say that it is `positional`, or what other name its `flag` has. Raises UserError.
     """
     import tyro
 
     defaults = defaults or {}
     fields = [
-        (name, _flag_type(name, field), dataclasses.field(default=defaults.get(name, field.get_default(call_default_factory=True))))
+        (
+            name,
+            _flag_type(name, field),
+            dataclasses.field(default=defaults.get(name, field.get_default(call_default_factory=True))),
+        )
         if name in defaults or not field.is_required()
         else (name, _flag_type(name, field))
-        for name, field in kind.model_fields.items()
-    ]
+        for name, field in sorted(kind.model_fields.items(), key=lambda item: item[0] not in kind.__annotations__)
+    ]  # its own flags first, inherited ones after
     flags = dataclasses.make_dataclass(kind.__name__, fields, kw_only=True)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
+            parsed: Any
             parsed, unknown = tyro.cli(
                 flags,
                 args=args,
@@ -87,7 +96,7 @@ def parse_command(
         if leave.code in (0, None):
             raise
         raise UserError(_first_sentence(said.getvalue()), f"python -m {_module_name()} --help") from None
-    names = [f"--{name.replace('_', '-')}" for name in kind.model_fields]
+    names = [_flag(name, field) for name, field in kind.model_fields.items()]
     if unknown:
         flag = unknown[0].partition("=")[0]
         is_flag = flag.startswith("-")
@@ -102,7 +111,7 @@ def _validated_flags(kind: type[AnySettings], values: dict[str, Any]) -> AnySett
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
-        flag = f"--{name.replace('_', '-')} {first['input']}: " if name else ""
+        flag = f"{_flag(name, kind.model_fields[name])} {first['input']}: " if name else ""
         raise UserError(f"{flag}{_plain(first['msg'])}", _bounds(kind.model_fields.get(name))) from None
 
 
@@ -117,24 +126,37 @@ def _flag_type(name: str, field: FieldInfo) -> Any:
     inner = [arg for arg in get_args(kind) if arg is not type(None)]
     optional = type(None) in get_args(kind)
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    metavar = inner[0].__name__.upper() if optional and isinstance(inner[0], type) else None
+    if extra.get("positional"):
+        metavar: str | None = name.upper()
+    else:
+        metavar = inner[0].__name__.upper() if optional and isinstance(inner[0], type) else None
     default = extra.get("default_text")
     argument = tyro.conf.arg(
-        help=field.description, metavar=metavar, help_behavior_hint=f"(default: {default})" if default else None
+        name=str(extra["flag"]) if "flag" in extra else None,
+        help=field.description,
+        metavar=metavar,
+        help_behavior_hint=f"(default: {default})" if default else None,
     )
     marks = [tyro.conf.Positional] if extra.get("positional") else []
     if kind is bool:
         marks.append(tyro.conf.FlagCreatePairsOff)
-    annotated = Annotated[kind, argument]
+    annotated: Any = Annotated[kind, argument]
     for mark in marks:
         annotated = mark[annotated]
     return annotated
 
 
+def _flag(name: str, field: FieldInfo) -> str:
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return f"--{extra.get('flag', name)}".replace("_", "-")
+
+
 def _bounds(field: FieldInfo | None) -> str:
     if field is None:
         return "see --help"
-    limits = {name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
+    limits = {
+        name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
+    }
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     told = " and ".join(f"{words[name]} {limit}" for name, limit in limits.items())
     return f"it takes a number {told}" if told else (field.description or "see --help")

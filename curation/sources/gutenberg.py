@@ -134,7 +134,8 @@ def _body(text: str) -> str:
 
 # What a transcriber added inside the text: pictures, page numbers, footnotes, marks over letters such as [=a].
 _BRACKETS = re.compile(
-    r"\[(?:Illustration|Footnote|Transcriber|Editor|Decoration|Music|Pg|Page|Sidenote|Blank)[^\]]{0,3000}\]", re.IGNORECASE
+    r"\[(?:Illustration|Footnote|Transcriber|Editor|Decoration|Music|Pg|Page|Sidenote|Blank)[^\]]{0,3000}\]",
+    re.IGNORECASE,
 )
 _SMALL_MARKS = re.compile(r"\[\d+\]|\{\d+\}|\[[A-Z]\]")
 _MARKED_LETTER = re.compile(r"\[[^\w\s\]]{1,2}([A-Za-z]{1,2})\]|\[([A-Za-z]{1,2})[^\w\s\]]{1,2}\]")
@@ -154,12 +155,13 @@ _TEACHER_MATTER = re.compile(
     r"|(?:PUBLISHER|AUTHOR|EDITOR)'?S'? (?:NOTE|PREFACE)|ACKNOWLEDG"
 )
 _SCHOOL_TEACHER_MATTER = re.compile(
-    r"INTRODUCT|ARTICULATION|ELOCUTION|EMPHASIS|INFLECTION|PUNCTUATION|MODULATION|POETIC PAUSES|DEFINITIONS|EXERCISES?\b"
-    r"|DIACRITICAL|PRONUNCIATION|PHONIC|TABLE OF|KEY TO"
+    r"INTRODUCT|ARTICULATION|ELOCUTION|EMPHASIS|INFLECTION|PUNCTUATION|MODULATION|POETIC PAUSES|DEFINITIONS"
+    r"|EXERCISES?\b|DIACRITICAL|PRONUNCIATION|PHONIC|TABLE OF|KEY TO"
 )
 _WORD_LIST = re.compile(r"WORD LIST|VOCABULARY|GLOSSARY|SPELLING|NEW WORDS|WORDS\b|THE ALPHABET|ALPHABET")
 _BOILERPLATE = re.compile(
-    r"project gutenberg|gutenberg\.(?:org|net)|distributed\s+proofread|\be-?text\b|^produced by|^transcriber's note|^scanner's note",
+    r"project gutenberg|gutenberg\.(?:org|net)|distributed\s+proofread|\be-?text\b|^produced by"
+    r"|^(?:transcriber|scanner)'s note",
     re.IGNORECASE,
 )
 
@@ -224,7 +226,9 @@ def _why_no_text(text: str, lines: list[str]) -> str:
         return "boilerplate"
     if re.search(r"[.!?]", text):
         return ""
-    if sum("  " in line.strip() for line in lines) * 2 >= len(lines) and (len(lines) == 1 or len(text) < 40 * len(lines)):
+    if sum("  " in line.strip() for line in lines) * 2 >= len(lines) and (
+        len(lines) == 1 or len(text) < 40 * len(lines)
+    ):
         return "word_list"  # columns without a sentence
     return "stray_lines" if len(lines) == 1 and len(text) < 60 and text[-1] not in ",;:\"'-" else ""
 

@@ -1,6 +1,6 @@
 """A folder of your own text: .txt and .md (cut into documents), .jsonl, .jsonl.gz and .parquet (a document a row).
 
-Rows need `text`; they may carry title, url, license, genre, subject, work. A bad row loses itself, never its neighbours.
+Rows need `text`; they may carry title, url, license, genre, subject, work. A bad row loses only itself.
 """
 
 import gzip
@@ -22,7 +22,9 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".jsonl.gz", ".parquet")
 _OPTIONAL = ("title", "url", "license", "genre", "subject")
 
 
-def read_local_file(path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings) -> Iterator[Document]:
+def read_local_file(
+    path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings
+) -> Iterator[Document]:
     """Yields the documents of one file; what cannot be read is yielded as dropped, with its reason."""
     assert settings.folder is not None, "local files are listed from a folder"
     name = path.relative_to(settings.folder).as_posix()
@@ -51,7 +53,9 @@ def read_local_file(path: Path, source: str, settings: SourceSettings, cleaning:
             yield made
 
 
-def _read_text(path: Path, name: str, source: str, settings: SourceSettings, cleaning: CleaningSettings, bad: Any) -> Iterator[Document]:
+def _read_text(
+    path: Path, name: str, source: str, settings: SourceSettings, cleaning: CleaningSettings, bad: Any
+) -> Iterator[Document]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

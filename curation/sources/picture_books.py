@@ -25,7 +25,9 @@ _LICENSES = {
 _METADATA = re.compile(r"^\* (License|Text|Illustration|Adaptation|Translation|Language): *(.*)$", re.MULTILINE)
 
 
-def read_picture_books(path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings) -> Iterator[Document]:
+def read_picture_books(
+    path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings
+) -> Iterator[Document]:
     """Yields the stories of a file, each of them whole unless it is longer than a document may be."""
     for name, markdown in _stories(path):
         facts = dict(_METADATA.findall(markdown))
@@ -33,7 +35,9 @@ def read_picture_books(path: Path, source: str, settings: SourceSettings, cleani
         heading, _, body = _METADATA.sub("", markdown).partition("\n")
         title = heading.lstrip("# ").strip()
         pages = re.split(r"^##.*$", body, flags=re.MULTILINE)
-        paragraphs = [" ".join(block.split()) for page in pages for block in re.split(r"\n\s*\n", page) if block.strip()]
+        paragraphs = [
+            " ".join(block.split()) for page in pages for block in re.split(r"\n\s*\n", page) if block.strip()
+        ]
         for i, document in enumerate(cut(paragraphs, cleaning)):
             yield make_document(
                 source,

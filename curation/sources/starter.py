@@ -1,4 +1,4 @@
-"""The embedded starter corpus: passages for grades 1-12 in curation/starter/grade*.jsonl, written for this project (CC0)."""
+"""The starter corpus: passages for grades 1-12 in curation/starter/grade*.jsonl, written for this project (CC0)."""
 
 import re
 from collections.abc import Iterator
