@@ -69,7 +69,8 @@ def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: P
     """Trains one model in a fresh process with one thread.
 
     fastText reads a block of memory before it writes it; a fresh process with a low mmap threshold gets that block
-    from the system, zeroed, and so the same input gives the same bytes. Otherwise it gives other models, or NaN.
+    from the system, zeroed, and so the same input gives the same bytes. Otherwise it gives other models, or NaN. The
+    model comes back through a pipe, because on a full disk fastText saves half of it and says nothing.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as lines, written_whole(path) as temporary:
         chosen = _balanced(labelled, settings.lines_per_grade)
@@ -83,19 +84,17 @@ def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: P
             "wordNgrams": settings.word_ngrams,
             "bucket": settings.bucket,
         }
-        job = json.dumps({"input": lines.name, "output": str(temporary), "options": options})
+        job = json.dumps({"input": lines.name, **options})
         finished = subprocess.run(
             [sys.executable, "-m", "curation.grade_classifier", job],
             env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
             cwd=Path(__file__).resolve().parent.parent,
             capture_output=True,
-            text=True,
         )
         if finished.returncode:
-            raise Failure(
-                f"fastText could not train: {finished.stderr.strip()[-300:]}",
-                "look at lr and epoch of classifier in pipelines.yaml",
-            )
+            said = finished.stderr.decode(errors="replace").strip()[-300:]
+            raise Failure(f"fastText could not train: {said}", "look at lr and epoch of classifier in pipelines.yaml")
+        temporary.write_bytes(finished.stdout)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -170,8 +169,7 @@ def _main() -> None:
     import fasttext
 
     job = json.loads(sys.argv[1])
-    model = fasttext.train_supervised(input=job["input"], thread=1, verbose=0, seed=0, **job["options"])
-    model.save_model(job["output"])
+    fasttext.train_supervised(thread=1, verbose=0, seed=0, **job).save_model("/dev/stdout")
 
 
 if __name__ == "__main__":

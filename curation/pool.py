@@ -134,7 +134,8 @@ def choose_val(documents: pa.Table) -> list[str]:
     order = sorted(by_work, key=lambda work: (hashlib.blake2b(f"val/{work}".encode(), digest_size=8).digest(), work))
     chosen: set[str] = set()
     held: Counter[str] = Counter()
-    for limit in ({p: 1.25 * target[p] for p in PARTS}, {p: VAL_MAX_SHARE * totals[p] for p in PARTS}):
+    most = {part: VAL_MAX_SHARE * n for part, n in totals.items()}
+    for limit in ({part: min(1.25 * target[part], most[part]) for part in PARTS}, most):
         for work in order:
             if work in chosen or not any(held[p] < target[p] and by_work[work][p] for p in PARTS):
                 continue

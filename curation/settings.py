@@ -35,7 +35,7 @@ class CleaningSettings(Settings):
     max_words: int = Field(800, ge=100, description="no document is longer")
     min_mean_word_length: float = Field(2.0, ge=0, description="letters a word, below which it is no prose")
     max_mean_word_length: float = Field(10.0, gt=0, description="letters a word, above which it is no prose")
-    min_alphabetic_words: Share = Field(0.65, description="share of words that hold a letter")
+    min_alphabetic_words: Share = Field(0.5, description="share of words that hold a letter")
     min_function_words: Share = Field(0.15, description="share of English function words that settles the language")
     max_repeated_lines: Share = Field(0.5, description="share of lines seen before in the document")
 

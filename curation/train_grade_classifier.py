@@ -1,6 +1,7 @@
 """python -m curation.train_grade_classifier: trains a profile's classifier, prints how well it grades unseen works."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -73,11 +74,17 @@ def _agreement(labels: list[float], grades: list[float], limit: float) -> tuple[
     import numpy as np
 
     label, grade = np.asarray(labels), np.asarray(grades)
-    spearman = float(np.corrcoef(_ranks(label), _ranks(grade))[0, 1])
     rmse = float(np.sqrt(np.mean((label - grade) ** 2)))
     hits = float(np.sum((grade <= limit) & (label <= limit)))
     precision = hits / max(1.0, float(np.sum(grade <= limit)))
-    return spearman, rmse, precision, hits / max(1.0, float(np.sum(label <= limit)))
+    return spearman(labels, grades), rmse, precision, hits / max(1.0, float(np.sum(label <= limit)))
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Returns Spearman's rank correlation; equal values share their mean rank."""
+    import numpy as np
+
+    return float(np.corrcoef(_ranks(np.asarray(first)), _ranks(np.asarray(second)))[0, 1])
 
 
 def _ranks(values: "np.ndarray") -> "np.ndarray":

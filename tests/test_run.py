@@ -1,0 +1,290 @@
+"""curation.run from end to end on the starter corpus: the same bytes always, nothing half-written, errors in one line."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+
+from shared.files import sha256_file, sole_writer
+from shared.manifest import read_manifest, shard_paths
+from shared.settings import PIPELINES_FILE
+from tests.conftest import ROOT, Mix, run_module
+
+
+def bytes_of(mix: Mix, name: str = "mix70") -> dict[str, str]:
+    """Returns the hashes of all that a mix consists of, by file name."""
+    manifest = read_manifest(mix.manifest(name))
+    shards = [path for paths in shard_paths(mix.manifest(name), manifest).values() for path in paths]
+    return {path.name: sha256_file(path) for path in [mix.manifest(name), *shards]}
+
+
+def verified(mix: Mix, name: str = "mix70") -> bool:
+    return run_module("curation.verify", mix.manifest(name)).returncode == 0
+
+
+def leftovers(mix: Mix) -> list[Path]:
+    return list(mix.folder.rglob(".tmp-*"))
+
+
+def test_a_mix_is_what_was_asked(starter_mix: Mix) -> None:
+    manifest = read_manifest(starter_mix.manifest())
+    assert abs(manifest.grade_ratio.actual - 0.7) <= 1e-4
+    assert verified(starter_mix)
+    files = [str(path) for path in shard_paths(starter_mix.manifest(), manifest)["train"]]
+    in_shards = duckdb.sql(
+        "SELECT sum(n_words) FILTER (part = 'grade3') / sum(n_words) FROM read_parquet($f)", params={"f": files}
+    )
+    assert in_shards.fetchall() == [(manifest.grade_ratio.actual,)]
+    kept = {source: n - sum(manifest.dropped[source].values()) for source, n in manifest.documents_in.items()}
+    assert kept == {"starter/passages": 417}
+    assert leftovers(starter_mix) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_and_folders_do_not_change_a_byte(starter_mix: Mix, tmp_path: Path, workers: int) -> None:
+    other = Mix(tmp_path / f"elsewhere-{workers}")
+    # A task is 4 MB of input; a folder of files of one's own makes several.
+    assert other.run("--workers", workers).returncode == 0
+    assert bytes_of(other) == bytes_of(starter_mix)
+
+
+def test_many_tasks_on_many_workers_give_the_same_bytes(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    sentences = [
+        "The small boat went out on the lake.",
+        "Nobody saw the goat eat the map.",
+        "In consequence, the parliamentary commission deliberated interminably over constitutional ramifications.",
+    ]
+    chooser = random.Random(0)
+    for file in range(6):
+        rows = [{"text": " ".join(chooser.choices(sentences, k=40)), "work": f"w{file}-{i % 7}"} for i in range(900)]
+        (texts / f"{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mixes = [Mix(tmp_path / f"workers-{n}") for n in (1, 3)]
+    for mix, workers in zip(mixes, (1, 3), strict=True):
+        done = mix.run("--local-files", texts, "--workers", workers)
+        assert done.returncode == 0, done.stderr
+        assert len(list((mix.data / "scored" / "local").rglob("*.parquet"))) > 1
+    assert bytes_of(mixes[0]) == bytes_of(mixes[1])
+
+
+def test_another_ratio_grades_nothing_again(starter_mix: Mix) -> None:
+    def graded() -> dict[Path, int]:
+        return {
+            path: path.stat().st_mtime_ns
+            for folder in ("scored", "models", "pools")
+            for path in (starter_mix.data / folder).rglob("*")
+            if path.is_file()
+        }
+
+    before = graded()
+    started = time.monotonic()
+    done = starter_mix.run("--grade-ratio", 0.5)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 5
+    assert graded() == before
+    assert verified(starter_mix, "mix50")
+    manifests = [read_manifest(starter_mix.manifest(name)) for name in ("mix50", "mix70")]
+    assert manifests[0].splits["val"][0].sha256 == manifests[1].splits["val"][0].sha256  # one held-out set
+
+
+def test_a_second_run_says_so_and_touches_nothing(starter_mix: Mix) -> None:
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in starter_mix.folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+    done = starter_mix.run()
+    assert "stands already" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_damaged_shard_is_found_and_made_again(starter_mix: Mix, tmp_path: Path) -> None:
+    mix = Mix(tmp_path)
+    assert mix.run().returncode == 0
+    whole = bytes_of(mix)
+    shard = next((mix.data / "shards" / "mix70").glob("train-*.parquet"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    done = run_module("curation.verify", mix.manifest())
+    assert done.returncode == 1
+    assert shard.name in done.stdout
+    assert "SHA-256" in done.stdout
+    assert mix.run().returncode == 0
+    assert bytes_of(mix) == whole
+
+
+def test_datasets_loads_the_mix_folder(starter_mix: Mix, tmp_path: Path) -> None:
+    code = "import datasets, sys; d = datasets.load_dataset(sys.argv[1]); print(d['train'].num_rows, d['validation'].num_rows, d['train'][0]['part'] in ('grade3', 'all_ages'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(starter_mix.data / "shards" / "mix70")],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    manifest = read_manifest(starter_mix.manifest())
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.split()[-3:] == [
+        str(manifest.splits["train"][0].n_docs),
+        str(manifest.splits["val"][0].n_docs),
+        "True",
+    ]
+
+
+def test_a_dry_run_shows_the_plan_and_writes_no_mix(tmp_path: Path) -> None:
+    mix = Mix(tmp_path)
+    done = mix.run("--dry-run", "--words", 10_000)
+    assert done.returncode == 0, done.stderr
+    assert "words wanted" in done.stderr
+    assert not mix.manifests.exists()
+    assert not (mix.data / "shards").exists()
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    mix = Mix(tmp_path)
+    with sole_writer(mix.data):
+        done = mix.run()
+    assert done.returncode == 2
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_another_profile_is_not_replaced_unasked(starter_mix: Mix, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(
+        "A short text about a cat and the rain that it did not like at all, and so it went in. " * 3
+    )
+    done = starter_mix.run("--local-files", tmp_path)
+    assert done.returncode == 2
+    assert "--replace" in done.stderr
+
+
+def test_another_manifest_folder_does_not_sweep_these_shards(starter_mix: Mix, tmp_path: Path) -> None:
+    done = run_module("curation.run", "--data-dir", starter_mix.data, "--manifest-dir", tmp_path / "m")
+    assert done.returncode == 2
+    assert "holds the shards of" in done.stderr
+    assert verified(starter_mix)
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.2, 2.5])
+def test_killed_at_any_moment_the_same_command_goes_on(starter_mix: Mix, tmp_path: Path, seconds: float) -> None:
+    mix = Mix(tmp_path)
+    command = [sys.executable, "-m", "curation.run", "--data-dir", str(mix.data), "--manifest-dir", str(mix.manifests)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert mix.run().returncode == 0
+    assert bytes_of(mix) == bytes_of(starter_mix)
+    assert leftovers(mix) == []
+
+
+def test_ctrl_c_leaves_in_one_line(tmp_path: Path) -> None:
+    mix = Mix(tmp_path)
+    command = [sys.executable, "-m", "curation.run", "--data-dir", str(mix.data), "--manifest-dir", str(mix.manifests)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(2.0)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+# Wrong use: exit 2, one error line, one hint -----------------------------------------------------------------------
+
+WRONG = {
+    "ratio above": (["--grade-ratio", "0.95"], "--grade-ratio 0.95", "at most 0.9"),
+    "ratio below": (["--grade-ratio", "0.3"], "--grade-ratio 0.3", "at least 0.5"),
+    "ratio no number": (["--grade-ratio", "abc"], "abc", "--help"),
+    "ratio nan": (["--grade-ratio", "nan"], "--grade-ratio nan", "at least 0.5"),
+    "unknown profile": (["--profile", "startr"], "unknown profile startr", "did you mean starter?"),
+    "unknown flag": (["--grade-rato", "0.7"], "--grade-rato", "did you mean --grade-ratio?"),
+    "stray argument": (["0.7"], "0.7", "example"),
+    "no workers": (["--workers", "0"], "--workers 0", "at least 1"),
+    "negative words": (["--words", "-5"], "--words -5", "more than 0"),
+    "impossible words": (["--words", "1000000000"], "asked 0.70 of 1.0B words", "--words "),
+    "too few words": (["--words", "30"], "30 words", "ask for more words"),
+    "repeats without words": (["--max-repeats", "2"], "--max-repeats 2", "--words N"),
+    "missing mirror": (["--profile", "full", "--mirror", "nowhere"], "nowhere", "folder"),
+    "empty mirror": (["--profile", "full", "--mirror", "{empty}"], "has none of the sources", "labelled/graded_readers"),
+    "empty folder": (["--local-files", "{empty}"], "holds no text", ".jsonl"),
+    "missing folder": (["--local-files", "nowhere"], "nowhere is not a folder", "--local-files"),
+    "odd name": (["--name", "../x"], "--name ../x", ""),
+    "unknown executor": (["--executor", "moon"], "moon", "--help"),
+    "missing settings": (["--pipelines", "nowhere.yaml"], "nowhere.yaml not found", "pipelines.yaml"),
+    "data is a file": (["--data-dir", "{file}"], "{file}", ""),
+    "unwritable": (["--data-dir", "/proc/nowhere"], "/proc/nowhere", "folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_use_is_one_line(case: str, tmp_path: Path, starter_mix: Mix) -> None:
+    args, error, hint = WRONG[case]
+    places = {"empty": tmp_path / "empty", "file": tmp_path / "file"}
+    places["empty"].mkdir()
+    places["file"].write_text("")
+    # The shared pool, so that only the request itself can be at fault; flags given twice: the last one counts.
+    args = [arg.format(**places) for arg in args]
+    base = [] if "--data-dir" in args else ["--data-dir", str(starter_mix.data)]
+    name = [] if "--name" in args else ["--name", "wrong"]
+    done = run_module("curation.run", *base, "--manifest-dir", tmp_path / "m", *name, *args)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert error.format(**places) in lines[0]
+    assert hint in done.stderr.split("error: ")[1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "m").exists()
+
+
+WRONG_YAML = {
+    "unknown key": (("mix", "grade_rato", 0.7), "mix.grade_rato is not a setting", "did you mean grade_ratio?"),
+    "out of range": (("mix", "grade_ratio", 1.7), "mix.grade_ratio 1.7", "at most 0.9"),
+    "unknown source": (("profiles", "starter", "sources", ["starter/pasages"]), "unknown source starter/pasages", "did you mean starter/passages?"),
+    "unknown section": (("minx", {}), "minx is not a setting", "did you mean mix?"),
+    "floor above cap": (("mix", "floors", {"genre": {"verse": 0.5}}), "floor of genre verse is above its cap", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_YAML)
+def test_wrong_settings_are_one_line(case: str, tmp_path: Path) -> None:
+    (*path, last, value), error, hint = WRONG_YAML[case]
+    content = yaml.safe_load(PIPELINES_FILE.read_text())
+    place = content
+    for key in path:
+        place = place[key]
+    place[last] = value
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(yaml.safe_dump(content))
+    done = Mix(tmp_path).run("--pipelines", file)
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert hint in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("cannot mount a small tmpfs here")
+    try:
+        done = run_module("curation.run", "--data-dir", small / "data", "--manifest-dir", tmp_path / "m")
+        assert done.returncode == 1, done.stderr
+        assert "no space left" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "m").exists()
+        assert list(small.rglob(".tmp-*")) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
