@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +124,9 @@ def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline:
     pause, why = 1.0, ""
     while time.monotonic() - last_byte < patience and time.monotonic() - started < deadline:
         have = part.stat().st_size if part.exists() else 0
-        headers = (
-            {"Range": f"bytes={have}-", "Accept-Encoding": "identity", "User-Agent": "graded-corpus"} if have else {}
-        )
+        headers = {"User-Agent": "graded-corpus", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
         try:
             with requests.get(url, headers=headers, stream=True, timeout=(10, 10)) as answer:
                 if answer.status_code in (404, 410):
@@ -139,14 +139,17 @@ def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline:
                     for chunk in answer.iter_content(CHUNK_BYTES):
                         file.write(chunk)
                         last_byte = time.monotonic()
+                        if last_byte - started > deadline:
+                            break
                     file.flush()
                     os.fsync(file.fileno())
                 total = _total_bytes(answer.headers, answer.status_code)
-            if total is not None and part.stat().st_size < total:
-                why = f"{part.stat().st_size:,} of {total:,} bytes came"
-                continue
-            part.replace(path)
-            return True
+            came = part.stat().st_size
+            if total is None or came >= total:
+                part.replace(path)
+                return True
+            why = f"{came:,} of {total:,} bytes came"
+            pause = 1.0 if came > have else pause
         except requests.RequestException as error:
             why = _plainly(error)
         time.sleep(min(pause, max(0.0, patience - (time.monotonic() - last_byte))))
@@ -157,12 +160,13 @@ def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline:
     )
 
 
-def _total_bytes(headers: object, status: int) -> int | None:
-    get = headers.get  # type: ignore[attr-defined]
+def _total_bytes(headers: Mapping[str, str], status: int) -> int | None:
+    """Returns how many bytes the whole file has, where the server says."""
     if status == 206:
-        total = str(get("Content-Range", "")).rpartition("/")[2]
-        return int(total) if total.isdigit() else None
-    return int(get("Content-Length")) if str(get("Content-Length", "")).isdigit() else None
+        total = headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        total = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
+    return int(total) if total.isdigit() else None
 
 
 def _plainly(error: Exception) -> str:

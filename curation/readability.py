@@ -16,7 +16,6 @@ SYLLABLE_COUNTER = "cmudict+pyphen"
 
 _APOSTROPHE_OUTSIDE_CONTRACTION = re.compile(r"'(?![tsd]|ve|ll|re)")
 _PUNCTUATION = re.compile(r"[^\w\s']")
-_SENTENCE = re.compile(r"\b[^.!?]+[.!?]*")
 _COMMON_MARKS = '.,;:!?"()-'
 _MAX_MEMORY_WORDS = 1_000_000
 _ONE_WORD = 1 << 32  # a token counts as this much plus its syllables, so that one sum gives both
@@ -35,14 +34,13 @@ class _Words(dict[str, int]):
         if not word.isalnum():  # else the marks at its ends were all its punctuation: the quick way to the same word
             word = _PUNCTUATION.sub("", _APOSTROPHE_OUTSIDE_CONTRACTION.sub("", token))
         word = word.lower()
-        if not word:
-            value = 0
-        else:
-            known = self._syllables.get(word)
-            value = _ONE_WORD + (self._count_hyphenated(word) if known is None else known)
-        if len(self) >= _MAX_MEMORY_WORDS:
+        syllables = self._syllables.get(word)
+        if syllables is None:
+            syllables = self._syllables[word] = self._count_hyphenated(word)
+        if len(self) + len(self._syllables) >= _MAX_MEMORY_WORDS:
             self.clear()
-        self[token] = value
+            self._syllables = read_syllables()
+        value = self[token] = _ONE_WORD + syllables if word else 0
         return value
 
 
@@ -106,13 +104,17 @@ def flesch_kincaid_grade(text: str) -> float:
 
 
 def _count_sentences(text: str, words: _Words) -> int:
+    r"""Returns how many stretches between sentence ends hold more than two words, at least 1.
+
+    textstat finds the stretches with the pattern \\b[^.!?]+[.!?]*; between two ends there is one where there is a word.
+    """
     n_sentences = 0
-    for sentence in _SENTENCE.findall(text):
-        tokens = sentence.split(None, 3)
+    for stretch in text.replace("!", ".").replace("?", ".").split("."):
+        tokens = stretch.split(None, 3)
         if len(tokens) < 3:
             continue
         if (words[tokens[0]] and words[tokens[1]] and words[tokens[2]]) or sum(
-            1 for token in sentence.split() if words[token]
+            1 for token in stretch.split() if words[token]
         ) > 2:
             n_sentences += 1
     return max(1, n_sentences)

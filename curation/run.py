@@ -96,8 +96,8 @@ def main() -> int:
                 splits = write_shards(pool, plan, place, settings.mix.shard_words, flags.workers)
                 manifest = make_manifest(pool, plan, splits, name, settings, classifier, missing)
                 commit(manifest, place)
-            record = {"manifest": manifest_path.resolve(), "data_dir": data.resolve(), "workers": flags.workers}
-            write_run_record(place.run_record, started, **record, missing=missing, **watch.report())
+            facts = {"workers": flags.workers, "missing": missing, **watch.report()}
+            write_run_record(place.run_record, started, **place.record(data), **facts)
     _conclude(content, settings, plan.ratio, plan.n_words, manifest_path, missing, time.time() - started)
     return 0
 

@@ -44,12 +44,19 @@ class MixPlace:
     def run_record(self) -> Path:
         return self.shards / RUN_RECORD
 
+    def record(self, data_dir: Path) -> dict[str, str]:
+        """Returns what run.json says of this place: the manifest, from the shards' folder, and the data folder."""
+        manifest = os.path.relpath(self.manifest.resolve(), self.shards.resolve())
+        return {"manifest": manifest, "data_dir": str(data_dir.resolve())}
+
 
 def check_place(place: MixPlace) -> None:
     """Raises UserError when the folder of the shards belongs to a mix whose manifest stands elsewhere."""
     record = place.run_record
-    owner = Path(json.loads(record.read_bytes())["manifest"]) if record.is_file() else place.manifest
-    if owner.resolve() != place.manifest.resolve() and owner.is_file():
+    if not record.is_file():
+        return
+    owner = (place.shards / json.loads(record.read_bytes())["manifest"]).resolve()  # relative: folders get copied
+    if owner != place.manifest.resolve() and owner.is_file():
         raise UserError(
             f"{place.shards} holds the shards of {owner}", "give this mix another --name, or its own --data-dir"
         )

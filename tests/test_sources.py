@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.documents import cut, is_dropped
-from curation.settings import PIPELINES_FILE, CleaningSettings, SourceSettings, read_curation_file
+from curation.settings import CleaningSettings, SourceSettings, read_curation_file
 from curation.sources import READERS
 from curation.sources.gutenberg import gutenberg_books
+from shared.settings import PIPELINES_FILE
 
 SOURCES = read_curation_file(PIPELINES_FILE).sources
 CLEANING = CleaningSettings()
