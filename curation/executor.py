@@ -1,52 +1,72 @@
-"""Runs datatrove pipelines on this machine. Datatrove's own progress goes to log files, ours to stderr."""
+"""Runs datatrove pipelines on this machine: a task an output, so many at a time, and no task lost without a word.
+
+datatrove's own local executor waits for ever when the system kills one of its workers, as it does for want of memory;
+this one says so. Tasks, logs and statistics are datatrove's; its progress goes to log files, ours to stderr.
+"""
 
 import contextlib
 import io
-import os
+import multiprocessing
 import signal
-import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 from tqdm import tqdm
 
+from shared.console import Failure
 
-def run_pipeline(pipeline: list[PipelineStep], outputs: list[Path], workers: int, logs: Path, what: str) -> None:
-    """Runs a pipeline with one task an output, on so many processes. Raises what a task raised."""
+
+def run_pipeline(pipeline: list[PipelineStep], n_tasks: int, workers: int, logs: Path, what: str) -> None:
+    """Runs a pipeline's tasks on so many processes. Raises what a task raised; Failure when a process was killed."""
     logger.remove()
-    executor = _QuietExecutor(
+    executor = LocalPipelineExecutor(
         pipeline=pipeline,
-        tasks=len(outputs),
-        workers=min(workers, len(outputs)),
+        tasks=n_tasks,
         logging_dir=str(logs),
         skip_completed=False,  # what is done is told by the outputs, not by datatrove's ranks
     )
-    done = threading.Event()
-    watcher = threading.Thread(target=_show_progress, args=(outputs, done, what), daemon=True)
-    watcher.start()
+    workers = min(workers, n_tasks)
+    finished = _in_this_process(executor) if workers == 1 else _in_processes(executor, workers)
+    for _rank in tqdm(finished, total=n_tasks, desc=what, unit="task", disable=None, leave=False):
+        pass
+
+
+def _in_this_process(executor: LocalPipelineExecutor) -> Iterator[int]:
+    for rank in range(executor.tasks):
+        yield _run_task(executor, rank)
+
+
+def _in_processes(executor: LocalPipelineExecutor, workers: int) -> Iterator[int]:
+    context = multiprocessing.get_context("forkserver")
     try:
-        executor.run()
-    finally:
-        done.set()
-        watcher.join()
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_on_ctrl_c) as pool:
+            futures = [pool.submit(_run_task, executor, rank) for rank in range(executor.tasks)]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in multiprocessing.active_children():
+                    worker.terminate()  # what it was writing has a temporary name
+                raise
+    except BrokenProcessPool:
+        raise Failure(
+            "a worker process was killed, perhaps for want of memory",
+            "what was finished is kept: run the same command with fewer --workers",
+        ) from None
 
 
-class _QuietExecutor(LocalPipelineExecutor):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._main_process = os.getpid()
-
-    def _launch_run_for_rank(self, *args: Any, **kwargs: Any) -> Any:
-        if os.getpid() != self._main_process:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
-        with contextlib.redirect_stderr(io.StringIO()):
-            return super()._launch_run_for_rank(*args, **kwargs)
+def _die_on_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the main process answers for all
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _show_progress(outputs: list[Path], done: threading.Event, what: str) -> None:
-    with tqdm(total=len(outputs), desc=what, unit="task", disable=None, leave=False) as bar:
-        while not done.wait(0.5):
-            bar.update(sum(path.exists() for path in outputs) - bar.n)
+def _run_task(executor: LocalPipelineExecutor, rank: int) -> int:
+    with contextlib.redirect_stderr(io.StringIO()):
+        executor._run_for_rank(rank)
+    return rank

@@ -9,7 +9,7 @@ nested, and selection cannot depend on the order or the sharding of the input.
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, inf
 
 import numpy as np
@@ -30,9 +30,14 @@ class PartPlan:
     n_docs_available: int
     n_words_available: int
     n_words_left_out: dict[str, int]  # cap or floor -> words that may not be used because of it
+    n_words_usable: int  # what caps and floors leave, times max_repeats
     n_words_wanted: int | None
     chosen: np.ndarray
     n_words: int
+
+    @property
+    def n_words_short(self) -> int:
+        return max(0, (self.n_words_wanted or 0) - self.n_words_usable)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,11 @@ class MixPlan:
 
 
 class Shortage(UserError):
-    """The pool cannot give what was asked for."""
+    """The pool cannot give what was asked for; `parts` is what it could give of each part."""
+
+    def __init__(self, message: str, hint: str, parts: dict[str, PartPlan]) -> None:
+        super().__init__(message, hint)
+        self.parts = parts
 
 
 def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
@@ -58,33 +67,37 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
     Raises Shortage, with the largest mix there is, when the pool cannot meet the word budget.
     """
     doc_ids, words = pool["doc_id"].to_pylist(), np.asarray(pool["n_words"], dtype=np.int64)
-    parts = np.array(pool["part"].to_pylist(), dtype=object)
-    labels = {column: pool[column].to_pylist() for column in COLUMNS}
-    keys = np.array([document_key(f"{settings.seed}/{doc_id}") for doc_id in doc_ids], dtype=np.uint64)
     sequences: dict[str, np.ndarray] = {}
-    left_out: dict[str, dict[str, int]] = {}
-    for part in PARTS:
-        rows = np.flatnonzero(parts == part)
-        rows = rows[np.lexsort((np.array([doc_ids[i] for i in rows], dtype=object), keys[rows]))] if len(rows) else rows
-        sequence, left_out[part] = _compose(rows.tolist(), words, labels, settings)
-        sequences[part] = np.tile(np.array(sequence, dtype=np.int64), settings.max_repeats)
-    grade3, all_ages = (np.concatenate([[0], np.cumsum(words[sequences[part]])]) for part in PARTS)
-    budget = _budget(int(grade3[-1]), int(all_ages[-1]), settings)
-    cuts = dict(zip(PARTS, _best_prefixes(grade3, all_ages, settings.grade_ratio, budget), strict=True))
-    plans: dict[str, PartPlan] = {}
+    supply: dict[str, PartPlan] = {}
     for part, share in zip(PARTS, (settings.grade_ratio, 1 - settings.grade_ratio), strict=True):
-        rows = np.flatnonzero(parts == part)
-        chosen = sequences[part][: cuts[part]]
-        plans[part] = PartPlan(
+        rows = _by_key(np.flatnonzero(np.array(pool["part"].to_pylist(), dtype=object) == part), doc_ids, settings.seed)
+        sequence, left_out = _compose(rows, words, pool, settings)
+        sequences[part] = np.tile(np.array(sequence, dtype=np.int64), settings.max_repeats)
+        supply[part] = PartPlan(
             n_docs_available=len(rows),
             n_words_available=int(words[rows].sum()),
-            n_words_left_out=left_out[part],
+            n_words_left_out=left_out,
+            n_words_usable=int(words[sequences[part]].sum()),
             n_words_wanted=None if settings.words is None else round(settings.words * share),
-            chosen=chosen,
-            n_words=int(words[chosen].sum()),
+            chosen=np.zeros(0, dtype=np.int64),
+            n_words=0,
         )
-    ratio = plans["grade3"].n_words / max(1, sum(plan.n_words for plan in plans.values()))
+    grade3, all_ages = (np.concatenate([[0], np.cumsum(words[sequences[part]])]) for part in PARTS)
+    budget = _budget(supply, settings)
+    cuts = _best_prefixes(grade3, all_ages, settings.grade_ratio, budget)
+    if cuts is None:
+        raise Shortage(f"no two documents fit into {budget:,} words", "ask for more --words", supply)
+    plans: dict[str, PartPlan] = {}
+    for part, cut in zip(PARTS, cuts, strict=True):
+        chosen = sequences[part][:cut]
+        plans[part] = replace(supply[part], chosen=chosen, n_words=int(words[chosen].sum()))
+    ratio = plans["grade3"].n_words / sum(plan.n_words for plan in plans.values())
     return MixPlan(ratio, plans, _shuffled(plans, doc_ids, settings.seed))
+
+
+def _by_key(rows: np.ndarray, doc_ids: list[str], seed: int) -> list[int]:
+    """Returns rows in the order in which mixes of a seed take them."""
+    return sorted(rows.tolist(), key=lambda row: (document_key(f"{seed}/{doc_ids[row]}"), doc_ids[row]))
 
 
 def document_key(text: str) -> int:
@@ -93,13 +106,14 @@ def document_key(text: str) -> int:
 
 
 def _compose(
-    rows: list[int], words: np.ndarray, labels: dict[str, list[str | None]], settings: MixSettings
+    rows: list[int], words: np.ndarray, pool: pa.Table, settings: MixSettings
 ) -> tuple[list[int], dict[str, int]]:
     """Returns the rows in an order whose every prefix keeps caps and floors, and the words left out by each."""
     caps = {(column, value): cap for column, values in settings.caps.items() for value, cap in values.items()}
     floors = {(column, value): low for column, values in settings.floors.items() for value, low in values.items()}
     if not caps and not floors:
         return rows, {}
+    labels = {column: pool[column].to_pylist() for column in COLUMNS}
     groups = {row: [g for c in COLUMNS if (g := (c, labels[c][row])) in caps or g in floors] for row in rows}
     n_group = dict.fromkeys([*caps, *floors], 0)
     queues = {group: deque(row for row in rows if group in groups[row]) for group in floors}
@@ -152,30 +166,31 @@ def _compose(
     return order, left_out
 
 
-def _budget(n_grade3: int, n_all_ages: int, settings: MixSettings) -> int:
-    """Returns the word budget: what was asked for, or all the pool allows. Raises Shortage when that is too little."""
+def _budget(supply: dict[str, PartPlan], settings: MixSettings) -> int:
+    """Returns the word budget: what was asked for, or all there is. Raises Shortage when a part has too little."""
     ratio = settings.grade_ratio
+    n_grade3, n_all_ages = (supply[part].n_words_usable for part in PARTS)
     largest = min(n_grade3 / ratio, n_all_ages / (1 - ratio))
-    supply = f"grade3 has {human(n_grade3)} words, all_ages {human(n_all_ages)}"
+    has = f"grade3 has {human(n_grade3)} words, all_ages {human(n_all_ages)}"
     if largest < 1:
-        raise Shortage(f"asked for a mix at {ratio}; {supply}", "add sources, or a folder with --local-files DIR")
+        hint = "add sources, or a folder of text with --local-files DIR"
+        raise Shortage(f"a mix needs both parts; {has}", hint, supply)
     if settings.words is None:
         return n_grade3 + n_all_ages
     if settings.words > largest:
         repeats = ceil(settings.max_repeats * settings.words / largest)
         more = f", or --max-repeats {repeats}" if repeats <= 16 else ""
-        raise Shortage(
-            f"asked {ratio:.2f} of {human(settings.words)} words; {supply}: at most {human(floor(largest))} words",
-            f"--words {floor(largest)}{more}",
-        )
+        asked = f"asked {ratio:.2f} of {human(settings.words)} words"
+        hint = f"--words {floor(largest)}{more}"
+        raise Shortage(f"{asked}; {has}: at most {human(floor(largest))} words", hint, supply)
     return settings.words
 
 
-def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budget: int) -> tuple[int, int]:
+def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budget: int) -> tuple[int, int] | None:
     """Returns how many documents of each part to take: the largest pair of prefixes within the budget, and no smaller
     than half of the best there is, whose ratio is within TOLERANCE; where there is none, the closest.
 
-    grade3, all_ages: (n + 1,) words of each prefix, from 0.
+    grade3, all_ages: (n + 1,) words of each prefix, from 0. None where no two documents fit.
     """
     target = grade3[1:] * (1 - ratio) / ratio
     above = np.searchsorted(all_ages, target)
@@ -187,7 +202,7 @@ def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budge
     allowed = (total <= budget) & (second > 0)
     near = allowed & (total >= largest / 2)
     if not allowed.any():
-        raise Shortage(f"no documents are short enough for {budget:,} words at {ratio}", "ask for more words")
+        return None
     candidates = np.flatnonzero(near if near.any() else allowed)
     exact = candidates[miss[candidates] <= TOLERANCE]
     if len(exact):
@@ -207,11 +222,15 @@ def _shuffled(plans: dict[str, PartPlan], doc_ids: list[str], seed: int) -> np.n
     return np.array([row for _, _, row in sorted(keyed)], dtype=np.int64)
 
 
-def plan_table(plan: MixPlan) -> str:
-    """Returns the plan as a table for people: what is available, wanted, taken and left out of each part."""
+def plan_table(parts: dict[str, PartPlan]) -> str:
+    """Returns a plan as a table for people: what is available, usable, wanted, short and taken of each part."""
     rows: list[Sequence[object]] = []
-    for name, part in plan.parts.items():
-        wanted = part.n_words_wanted if part.n_words_wanted is not None else "all it can"
-        rows.append([name, part.n_docs_available, part.n_words_available, wanted, len(part.chosen), part.n_words])
-        rows += [[f"  {reason}", None, -words, "", None, None] for reason, words in part.n_words_left_out.items()]
-    return table(rows, ["part", "documents", "words available", "words wanted", "documents taken", "words taken"])
+    for name, part in parts.items():
+        wanted = "all it can" if part.n_words_wanted is None else f"{part.n_words_wanted:,}"
+        supply = [part.n_docs_available, part.n_words_available, part.n_words_usable]
+        rows.append([name, *supply, wanted, part.n_words_short, len(part.chosen), part.n_words])
+        rows += [
+            [f"  {reason}", None, -words, None, "", None, None, None] for reason, words in part.n_words_left_out.items()
+        ]
+    header = ["part", "documents", "words", "usable", "wanted", "short", "documents taken", "words taken"]
+    return table(rows, header)

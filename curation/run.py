@@ -59,7 +59,7 @@ def main() -> int:
 
     # Everything below imports datatrove, DuckDB and Arrow: a wrong flag is answered before that.
     from curation.labels import ensure_classifier
-    from curation.mix import TOLERANCE, plan_mix, plan_table
+    from curation.mix import TOLERANCE, Shortage, plan_mix, plan_table
     from curation.pool import build_pool
     from curation.shards import MixPlace, check_place, commit, make_manifest, still_stands, write_shards
     from curation.stages import Stopwatch, pull_sources, score_sources
@@ -82,8 +82,12 @@ def main() -> int:
         with watch("pool"):
             pool = build_pool(scored, data / "pools", place.scratch, flags.workers)
         with watch("plan"):
-            plan = plan_mix(pool.train, settings.mix)
-        say(plan_table(plan))
+            try:
+                plan = plan_mix(pool.train, settings.mix)
+            except Shortage as short:
+                say(plan_table(short.parts))
+                raise
+        say(plan_table(plan.parts))
         if abs(plan.ratio - settings.mix.grade_ratio) > TOLERANCE:
             say(f"note: so small a pool cannot come closer than {plan.ratio:.4f} to {settings.mix.grade_ratio}")
         if flags.dry_run:

@@ -56,11 +56,11 @@ def score_sources(
     pending = [task for source_tasks in tasks.values() for task in source_tasks if not task.scored.is_file()]
     if pending:
         n_files = sum(len(task.files) for task in pending)
-        say(f"reading, cleaning and grading {n_files} files of {len({t.source for t in pending})} sources")
+        say(f"reading, cleaning and grading {n_files} files: {', '.join(dict.fromkeys(t.source for t in pending))}")
         pipeline = scoring_pipeline(pending, settings.cleaning, classifier, settings.grading)
         logs = data / "logs"
         shutil.rmtree(logs, ignore_errors=True)
-        run_pipeline(pipeline, [task.scored for task in pending], workers, logs, "score")
+        run_pipeline(pipeline, len(pending), workers, logs, "score")
     return [
         ScoredSource(name, settings.sources[name].revision, [t.scored for t in mine], [t.rejected for t in mine])
         for name, mine in tasks.items()
