@@ -21,57 +21,68 @@ _MAX_MEMORY_WORDS = 1_000_000
 _ONE_WORD = 1 << 32  # a token counts as this much plus its syllables, so that one sum gives both
 
 
+_Letters = dict[str, tuple["_Letters", list[tuple[int, int]]]]  # letter -> those after it, levels of a pattern's end
+
+
 class _Words(dict[str, int]):
     """Token as it stands in a text -> _ONE_WORD + syllables, or 0 where only punctuation is left of it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._syllables = read_syllables()
         self._count_hyphenated = _hyphenated_syllables()
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._known = {word: _ONE_WORD + count for word, count in read_syllables().items()}
+        self._known[""] = 0
+        self.clear()
+        self.update((word, value) for word, value in self._known.items() if word.isalnum())
 
     def __missing__(self, token: str) -> int:
         word = token.strip(_COMMON_MARKS)
         if not word.isalnum():  # else the marks at its ends were all its punctuation: the quick way to the same word
             word = _PUNCTUATION.sub("", _APOSTROPHE_OUTSIDE_CONTRACTION.sub("", token))
         word = word.lower()
-        syllables = self._syllables.get(word)
-        if syllables is None:
-            syllables = self._syllables[word] = self._count_hyphenated(word)
-        if len(self) + len(self._syllables) >= _MAX_MEMORY_WORDS:
-            self.clear()
-            self._syllables = read_syllables()
-        value = self[token] = _ONE_WORD + syllables if word else 0
+        value = self._known.get(word)
+        if value is None:
+            value = self._known[word] = _ONE_WORD + self._count_hyphenated(word)
+        self[token] = value
         return value
+
+    def stay_bounded(self) -> None:
+        """Forgets the words of past texts when there are too many of them."""
+        if len(self) + len(self._known) > _MAX_MEMORY_WORDS:
+            self._start_afresh()
 
 
 def _hyphenated_syllables() -> Callable[[str], int]:
     """Returns a function that counts a word's syllables as len(Pyphen(lang="en_US").positions(word)) + 1 does.
 
-    It looks up pyphen's patterns but leaves a start position as soon as no pattern begins that way (3x fewer look-ups).
+    The patterns are pyphen's, in a tree of letters: one step a letter instead of one look-up a substring (4x faster).
     """
     from pyphen import Pyphen
 
-    patterns: dict[str, tuple[int, tuple[int, ...]] | tuple[()]] = dict(Pyphen(lang="en_US").hd.patterns)
-    for pattern in list(patterns):
-        for end in range(1, len(pattern)):
-            patterns.setdefault(pattern[:end], ())
-    pattern_at = patterns.get
+    root: _Letters = {}
+    for pattern, (offset, values) in Pyphen(lang="en_US").hd.patterns.items():
+        letters = root
+        for letter in pattern[:-1]:
+            letters = letters.setdefault(letter, ({}, []))[0]
+        letters.setdefault(pattern[-1], ({}, []))[1].extend(enumerate(values, offset))
 
     def count(word: str) -> int:
         dotted = f".{word}."
-        length = len(dotted)
-        levels = [0] * (length + 1)
-        for start in range(length - 1):
-            for end in range(start + 1, length + 1):
-                pattern = pattern_at(dotted[start:end])
-                if pattern is None:
+        levels = [0] * (len(dotted) + 1)
+        for start in range(len(dotted) - 1):
+            letters = root
+            for letter in dotted[start:]:
+                found = letters.get(letter)
+                if found is None:
                     break
-                if pattern:
-                    offset, values = pattern
-                    for position, value in enumerate(values, start + offset):
-                        if value > levels[position]:
-                            levels[position] = value
-        return 1 + sum(level & 1 for level in levels[3 : length - 2])  # two letters stay at either end
+                letters, marks = found
+                for position, level in marks:
+                    if level > levels[start + position]:
+                        levels[start + position] = level
+        return 1 + sum(level & 1 for level in levels[3:-3])  # two letters stay at either end
 
     return count
 
@@ -97,19 +108,28 @@ def flesch_kincaid_grade(text: str) -> float:
     0.0 where textstat finds no word. Sentences of at most two words are not counted, but there is always one.
     """
     words = _words()
-    n_words, n_syllables = divmod(sum(map(words.__getitem__, text.split())), _ONE_WORD)
+    words.stay_bounded()
+    tokens = text.split()
+    n_words, n_syllables = divmod(sum(map(words.__getitem__, tokens)), _ONE_WORD)
     if not n_words or not n_syllables:
         return 0.0
-    return 0.39 * (n_words / _count_sentences(text, words)) + 11.8 * (n_syllables / n_words) - 15.59
+    n_gaps = text.count(" ") + text.count("\n") - text.count("\n\n")
+    is_plain = n_words == len(tokens) == n_gaps + 1  # each token a word; between two just one space or line break
+    n_sentences = _count_sentences(text, words, is_plain)
+    return 0.39 * (n_words / n_sentences) + 11.8 * (n_syllables / n_words) - 15.59
 
 
-def _count_sentences(text: str, words: _Words) -> int:
+def _count_sentences(text: str, words: _Words, is_plain: bool) -> int:
     r"""Returns how many stretches between sentence ends hold more than two words, at least 1.
 
-    textstat finds the stretches with the pattern \\b[^.!?]+[.!?]*; between two ends there is one where there is a word.
+    textstat finds the stretches with the pattern \b[^.!?]+[.!?]*; between two ends there is one where there is a word.
+    In a plain text six spaces part at least five tokens, of which only the first and the last can be less than words.
     """
     n_sentences = 0
     for stretch in text.replace("!", ".").replace("?", ".").split("."):
+        if is_plain and stretch.count(" ") >= 6:
+            n_sentences += 1
+            continue
         tokens = stretch.split(None, 3)
         if len(tokens) < 3:
             continue
