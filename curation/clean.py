@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from curation.settings import CleaningSettings
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u200b\ufeff\ufffd]")
+_BREAKS = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # page and line breaks that are not \n
 _ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z]+);", re.IGNORECASE)
 _ODD_LETTERS = re.compile(r"[\ufb00-\ufb4f\uff00-\uffef\ud800-\udfff]")  # ligatures, full-width forms, surrogates
 _PLAIN_QUOTES = dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
@@ -35,6 +36,7 @@ def repair(text: str) -> str:
     """Returns the text with broken unicode mended, quotes straight, control characters gone and white space even."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _BREAKS.sub("\n", text)
     if not text.isascii():
         text = _repair_unicode(text)
     elif "&" in text and _ENTITY.search(text):
@@ -64,11 +66,10 @@ def why_rejected(text: str, settings: CleaningSettings) -> str:
     if n_tokens < settings.min_words:
         return "too_short"
     words = _WORD.findall(text.lower())
-    n_letters = sum(map(len, words))
-    if len(words) < settings.min_alphabetic_words * n_tokens:
+    if not words or len(words) < settings.min_alphabetic_words * n_tokens:
         return "not_prose"
-    if not settings.min_mean_word_length <= n_letters / len(words) <= settings.max_mean_word_length:
-        return "not_prose" if len(words) > 1 or n_tokens > 1 else "too_short"
+    if not settings.min_mean_word_length <= sum(map(len, words)) / len(words) <= settings.max_mean_word_length:
+        return "not_prose"
     share = sum(map(_FUNCTION_WORDS.__contains__, words)) / len(words)
     if share < settings.min_function_words:
         if not is_english(text):

@@ -54,8 +54,15 @@ def is_dropped(document: Document) -> bool:
     return REASON in document.metadata
 
 
-def cut(paragraphs: Iterable[str], settings: CleaningSettings) -> Iterator[list[str]]:
-    """Yields a work's paragraphs in documents of about target_words, at most max_words, all of similar length."""
+def cut(paragraphs: Iterable[str], settings: CleaningSettings, whole: bool = False) -> Iterator[list[str]]:
+    """Yields a work's paragraphs in documents of about target_words, at most max_words, all of similar length.
+
+    With `whole`, a work that is no longer than a document may be is left as it is.
+    """
+    paragraphs = list(paragraphs)
+    if whole and sum(len(paragraph.split()) for paragraph in paragraphs) <= settings.max_words:
+        yield paragraphs
+        return
     pieces = [piece for paragraph in paragraphs for piece in _short_enough(paragraph, settings.max_words // 2)]
     lengths = [len(piece.split()) for piece in pieces]
     total = sum(lengths)

@@ -32,13 +32,16 @@ class Combination:
 
 @dataclass(frozen=True)
 class Grading:
-    """The grades of one text; all but fk_grade are None where it cannot be graded."""
+    """The grades of one text; all are None where it cannot be graded."""
 
-    fk_grade: float
+    fk_grade: float | None
     classifier_grade: float | None
     grade: float | None
     p_grade3: float | None
     part: Part
+
+
+UNGRADED = Grading(None, None, None, None, "all_ages")  # the classifier knows no word of it
 
 
 def fit_combination(
@@ -97,7 +100,7 @@ def grade_texts(
     for text, classifier_grade in zip(texts, classifier.predict(texts, works), strict=True):
         fk_grade = flesch_kincaid_grade(text)
         if classifier_grade is None:
-            gradings.append(Grading(fk_grade, None, None, None, "all_ages"))
+            gradings.append(UNGRADED)
             continue
         grade = combined_grade(fk_grade, classifier_grade, fit, settings)
         p_grade3 = probability_grade3(grade, fit, settings)

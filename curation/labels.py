@@ -37,6 +37,7 @@ def classifier_folder(settings: CurationSettings, files: dict[str, list[SourceFi
     return models / short_hash(
         {
             "labels": {name: [(file.name, file.sha256) for file in files[name]] for name in settings.labels},
+            "sources": {name: settings.sources[name].recorded() for name in settings.labels},
             "cleaning": settings.cleaning.model_dump(),
             "classifier": settings.classifier.model_dump(),
             "max_fk_grade": settings.grading.max_fk_grade,

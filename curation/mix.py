@@ -2,8 +2,8 @@
 
 Each part is put in one order: by hash(seed, doc_id), with documents of capped groups held back until they fit and
 documents of floored groups brought forward when they fall short. Every prefix of that order keeps caps and floors, and
-it does not depend on ratio or budget; a mix is a prefix of each part. So at one budget mix50, mix70 and mix90 are
-nested, and selection cannot depend on the order or the sharding of the input.
+it does not depend on ratio or budget (a floor may lag by one document); a mix is a prefix of each part. So at one
+budget mix50, mix70 and mix90 are nested, and selection cannot depend on the order or the sharding of the input.
 """
 
 import hashlib
@@ -20,6 +20,9 @@ from shared.console import UserError, human, table
 from shared.schema import PARTS
 
 TOLERANCE = 1e-4  # of the ratio
+# The least share of the budget a mix may fill to meet its ratio. Ratios r < s nest at one budget while r / s is below
+# it, as 0.5, 0.7 and 0.9 do; a pool of millions of words fills any budget to a fraction of a per cent.
+NEAR_BUDGET = 0.8
 COLUMNS = ("source", "genre", "subject")
 
 
@@ -187,8 +190,8 @@ def _budget(supply: dict[str, PartPlan], settings: MixSettings) -> int:
 
 
 def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budget: int) -> tuple[int, int] | None:
-    """Returns how many documents of each part to take: the largest pair of prefixes within the budget, and no smaller
-    than half of the best there is, whose ratio is within TOLERANCE; where there is none, the closest.
+    """Returns how many documents of each part to take: the largest pair of prefixes near the budget whose ratio is
+    within TOLERANCE; where there is none, the closest.
 
     grade3, all_ages: (n + 1,) words of each prefix, from 0. None where no two documents fit.
     """
@@ -200,7 +203,7 @@ def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budge
     miss = np.abs(grade3[first] / np.maximum(total, 1) - ratio)
     largest = min(budget, grade3[-1] / ratio, all_ages[-1] / (1 - ratio))
     allowed = (total <= budget) & (second > 0)
-    near = allowed & (total >= largest / 2)
+    near = allowed & (total >= NEAR_BUDGET * largest)
     if not allowed.any():
         return None
     candidates = np.flatnonzero(near if near.any() else allowed)

@@ -61,7 +61,7 @@ class Pool:
 
 
 def build_pool(sources: Sequence[ScoredSource], folder: Path, scratch: Path, threads: int) -> Pool:
-    """Returns the pool of scored sources, made if it is not there. Of duplicates the earlier source's is kept."""
+    """Returns the pool of scored sources, made if it is not there. Of duplicates the freer is kept, then the earlier source's."""
     outputs = [[source.name, *(f"{p.parent.name}/{p.name}" for p in source.scored)] for source in sources]
     pool_hash = short_hash([outputs, mixing_version()])
     home = folder / pool_hash

@@ -19,7 +19,7 @@ CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a source. `name` is the same wherever the file lies."""
+    """A file of a source, named by its path in its folder."""
 
     name: str
     path: Path
@@ -100,14 +100,15 @@ def _downloaded(name: str, source: SourceSettings, folder: Path) -> Pulled:
         if not path.is_file() and not download(url, path):
             missing.append(f"{name}: {url}")
             continue
-        sha256 = sha256_file(path)
+        sha256, is_new = sha256_file(path), file not in held
         if held.setdefault(file, sha256) != sha256:
             raise Failure(
                 f"{path} has SHA-256 {sha256[:16]}..., its first download had {held[file][:16]}...",
                 f"remove it to download it again; if {url} changed for good, remove its line from {hashes_file}",
             )
         files.append(SourceFile(file, path, sha256))
-        write_text(hashes_file, json.dumps(held, indent=1, sort_keys=True) + "\n")
+        if is_new:
+            write_text(hashes_file, json.dumps(held, indent=1, sort_keys=True) + "\n")
     return Pulled(files, missing)
 
 

@@ -10,13 +10,16 @@ from pydantic import Field, model_validator
 from shared.console import UserError, nearest
 from shared.settings import PIPELINES_FILE, Settings, read_yaml, validated
 
+LOCAL_FILES = "local/files"  # the source that --local-files adds
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SourceSettings(Settings):
     """Where one source comes from, and what all its documents have in common."""
 
-    reader: str = Field(description="the function of curation/sources that reads it")
+    reader: Literal["starter", "local_files", "gutenberg", "picture_books"] = Field(
+        description="the function of curation/sources that reads it"
+    )
     about: str
     license: str = Field(min_length=1, description="SPDX id, or 'unknown'; a document's own licence goes before it")
     revision: str = Field(description="pinned revision, or 'unverified' until somebody has seen one")
@@ -26,18 +29,22 @@ class SourceSettings(Settings):
     subject: str | None = None
     folder: Path | None = Field(None, description="for local_files: the folder to read")
 
+    def recorded(self) -> dict[str, Any]:
+        """Returns what of a source can change a document, as hashes and manifests hold it: no prose, no places."""
+        return self.model_dump(mode="json", exclude={"about", "address", "mirror", "folder"})
+
 
 class CleaningSettings(Settings):
     """What a document must be to be kept. Thresholds follow Gopher (Rae et al. 2021, table A1) where it has one."""
 
     min_words: int = Field(20, ge=1, description="shorter documents are dropped")
     target_words: int = Field(400, ge=50, description="long works are cut into documents of about this many words")
-    max_words: int = Field(800, ge=100, description="no document is longer")
+    max_words: int = Field(800, ge=100, le=10_000, description="no document is longer")
     min_mean_word_length: float = Field(2.0, ge=0, description="letters a word, below which it is no prose")
     max_mean_word_length: float = Field(10.0, gt=0, description="letters a word, above which it is no prose")
-    min_alphabetic_words: Share = Field(0.5, description="share of words that hold a letter")
+    min_alphabetic_words: Share = Field(0.5, description="words of letters for each token, at least")
     min_function_words: Share = Field(0.15, description="share of English function words that settles the language")
-    max_repeated_lines: Share = Field(0.5, description="share of lines seen before in the document")
+    max_repeated_lines: Share = Field(0.5, description="share of characters in lines seen before in the document")
 
     @model_validator(mode="after")
     def _ordered(self) -> "CleaningSettings":
@@ -82,7 +89,7 @@ class MixSettings(Settings):
     floors: dict[Literal["source", "genre", "subject"], dict[str, Share]] = Field(
         {}, description="smallest share of a part's words"
     )
-    shard_words: int = Field(4_000_000, ge=1000, description="words in a shard")
+    shard_words: int = Field(4_000_000, ge=10_000, description="words in a shard")
 
     @model_validator(mode="after")
     def _consistent(self) -> "MixSettings":
@@ -137,8 +144,9 @@ class CurationSettings(Settings):
     mix: MixSettings
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the settings as hashes and manifests hold them: without where a folder lies on this machine."""
-        return self.model_dump(mode="json", exclude={"sources": {"__all__": {"folder"}}})
+        """Returns the settings as hashes and manifests hold them: all that decides the bytes of a mix."""
+        sources = {name: source.recorded() for name, source in self.sources.items()}
+        return {**self.model_dump(mode="json", exclude={"sources"}), "sources": sources}
 
 
 def _mirror_from_environment() -> Path | None:
@@ -162,12 +170,9 @@ class PlaceFlags(Settings):
 def named_pipelines_file() -> Path:
     """Returns the settings file that the command line names: its values are the defaults of the other flags."""
     args = sys.argv[1:]
-    for i, arg in enumerate(args):
-        if arg.startswith("--pipelines="):
-            return Path(arg.partition("=")[2])
-        if arg == "--pipelines" and i + 1 < len(args):
-            return Path(args[i + 1])
-    return PIPELINES_FILE
+    named = [args[i + 1] for i in range(len(args) - 1) if args[i] == "--pipelines"]
+    named += [arg.partition("=")[2] for arg in args if arg.startswith("--pipelines=")]
+    return Path(named[-1]) if named else PIPELINES_FILE
 
 
 def read_curation_file(path: Path) -> CurationFile:
@@ -198,7 +203,11 @@ def profile_settings(content: CurationFile, profile: str, local_files: Path | No
     chosen = content.profiles[profile]
     sources = {name: content.sources[name] for name in chosen.sources}
     if local_files is not None:
-        sources["local/files"] = content.sources["local/files"].model_copy(update={"folder": local_files})
+        if LOCAL_FILES not in content.sources:
+            raise UserError(
+                f"--local-files needs a source {LOCAL_FILES} in the settings file", "copy it from pipelines.yaml"
+            )
+        sources[LOCAL_FILES] = content.sources[LOCAL_FILES].model_copy(update={"folder": local_files})
         profile += "+local_files"
     return CurationSettings(
         profile=profile,

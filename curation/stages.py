@@ -42,7 +42,7 @@ def score_sources(
     for name, source in settings.sources.items():
         stage = short_hash(
             {
-                "source": source.model_dump(mode="json", exclude={"folder", "about", "address", "mirror"}),
+                "source": source.recorded(),
                 "cleaning": settings.cleaning.model_dump(),
                 "grading": settings.grading.model_dump(),
                 "classifier": classifier.name,
@@ -53,7 +53,12 @@ def score_sources(
         tasks[name] = make_tasks(
             name, source, files[name], data / "scored" / name / stage, data / "rejected" / name / stage
         )
-    pending = [task for source_tasks in tasks.values() for task in source_tasks if not task.scored.is_file()]
+    pending = [
+        task
+        for source_tasks in tasks.values()
+        for task in source_tasks
+        if not (task.scored.is_file() and task.rejected.is_file())
+    ]
     if pending:
         n_files = sum(len(task.files) for task in pending)
         say(f"reading, cleaning and grading {n_files} files: {', '.join(dict.fromkeys(t.source for t in pending))}")

@@ -17,6 +17,7 @@ STORY = "The dog ran down to the river, and there he saw a duck. It was sitting 
         ("It\u2019s \u201chere\u201d", 'It\'s "here"'),
         ("It\u00e2\u20ac\u2122s here", "It's here"),
         ("a\x00b\x07c", "abc"),
+        ("end.\x0cNext page", "end.\nNext page"),
         ("a  b\t c \n\n\n\n d ", "a b c\n\nd"),
         ("one\r\ntwo\rthree", "one\ntwo\nthree"),
         ("fish &amp; chips", "fish & chips"),

@@ -46,8 +46,8 @@ def read_local_file(
             continue
         facts = {key: str(row[key]) for key in _OPTIONAL if row.get(key)}
         work = str(row["work"]) if row.get("work") else f"{name}#{position}"
-        paragraphs = re.split(r"\n\s*\n", text) if len(text.split()) > cleaning.max_words else [text]
-        for i, document in enumerate(cut(paragraphs, cleaning)):
+        paragraphs = re.split(r"\n\s*\n", text)
+        for i, document in enumerate(cut(paragraphs, cleaning, whole=True)):
             made = make_document(source, settings, name, f"{position}.{i}", "\n\n".join(document), **facts)
             made.metadata["work"] = f"{source}/{work}"
             yield made
@@ -64,7 +64,7 @@ def _read_text(
     paragraphs = [block for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if block.strip()]
     if not paragraphs:
         yield bad("0", "no_text")
-    for i, document in enumerate(cut(paragraphs, cleaning)):
+    for i, document in enumerate(cut(paragraphs, cleaning, whole=True)):
         yield make_document(source, settings, name, str(i), "\n\n".join(document), title=path.stem)
 
 

@@ -38,7 +38,7 @@ def read_picture_books(
         paragraphs = [
             " ".join(block.split()) for page in pages for block in re.split(r"\n\s*\n", page) if block.strip()
         ]
-        for i, document in enumerate(cut(paragraphs, cleaning)):
+        for i, document in enumerate(cut(paragraphs, cleaning, whole=True)):
             yield make_document(
                 source,
                 settings,
