@@ -10,21 +10,24 @@ SET VARIABLE root = coalesce(
     getvariable('root'), nullif(regexp_replace(getvariable('manifest'), '/?[^/]*/[^/]*$', ''), getvariable('manifest')), ''
 );
 CREATE OR REPLACE TEMP TABLE mix_shards AS
-SELECT split, shard.path AS path,
-       CASE WHEN getvariable('root') = '' THEN shard.path ELSE getvariable('root') || '/' || shard.path END AS file
+SELECT split, path, CASE WHEN getvariable('root') = '' THEN path ELSE getvariable('root') || '/' || path END AS file
 FROM (
-    SELECT 'train' AS split, unnest(splits.train) AS shard FROM read_json(getvariable('manifest'))
+    SELECT 'train' AS split, unnest(splits.train).path AS path FROM read_json(
+        getvariable('manifest'), columns = {splits: 'STRUCT(train STRUCT(path VARCHAR)[], val STRUCT(path VARCHAR)[])'})
     UNION ALL
-    SELECT 'val' AS split, unnest(splits.val) AS shard FROM read_json(getvariable('manifest'))
+    SELECT 'val' AS split, unnest(splits.val).path AS path FROM read_json(
+        getvariable('manifest'), columns = {splits: 'STRUCT(train STRUCT(path VARCHAR)[], val STRUCT(path VARCHAR)[])'})
 );
 SET VARIABLE train_files = (SELECT list(file ORDER BY file) FROM mix_shards WHERE split = 'train');
-SET VARIABLE val_files = (SELECT list(file ORDER BY file) FROM mix_shards WHERE split = 'val');
+SET VARIABLE all_files = (SELECT list(file ORDER BY file) FROM mix_shards);
 
 -- The documents of each split, and of both.
-CREATE OR REPLACE TEMP VIEW train AS SELECT * FROM read_parquet(getvariable('train_files'));
-CREATE OR REPLACE TEMP VIEW val AS SELECT * FROM read_parquet(getvariable('val_files'));
 CREATE OR REPLACE TEMP VIEW documents AS
-SELECT 'train' AS split, * FROM train UNION ALL SELECT 'val' AS split, * FROM val;
+SELECT CASE WHEN list_contains(getvariable('train_files'), filename) THEN 'train' ELSE 'val' END AS split,
+       * EXCLUDE (filename)
+FROM read_parquet(getvariable('all_files'), filename = true);
+CREATE OR REPLACE TEMP VIEW train AS SELECT * FROM read_parquet(getvariable('train_files'));
+CREATE OR REPLACE TEMP VIEW val AS SELECT * EXCLUDE (split) FROM documents WHERE split = 'val';
 
 -- The grade of a document as a band that charts can show: 3 is third grade, 2.5 up to 3.5.
 CREATE OR REPLACE TEMP MACRO grade_band(grade) AS CASE

@@ -34,7 +34,7 @@ configs:
 # {manifest.name}
 
 {n_words["train"]:,} words for training, of which {manifest.grade_ratio.actual:.2%} are graded as suiting a US third
-grader (asked: {manifest.grade_ratio.target:.0%}), and {n_words["val"]:,} held-out words that every mix of pool
+grader (asked: {100 * manifest.grade_ratio.target:g}%), and {n_words["val"]:,} held-out words that every mix of pool
 `{manifest.pool_hash}` shares. Profile `{manifest.profile}`, settings `{manifest.settings_hash}`.
 
 A row is a document. `part` is `grade3` or `all_ages`; `grade` is a US school grade; `p_grade3` the probability that the

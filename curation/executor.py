@@ -7,7 +7,10 @@ this one says so. Tasks, logs and statistics are datatrove's; its progress goes 
 import contextlib
 import io
 import multiprocessing
+import os
+import resource
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,8 +24,11 @@ from tqdm import tqdm
 from shared.console import Failure
 
 
-def run_pipeline(pipeline: list[PipelineStep], n_tasks: int, workers: int, logs: Path, what: str) -> None:
-    """Runs a pipeline's tasks on so many processes. Raises what a task raised; Failure when a process was killed."""
+def run_pipeline(pipeline: list[PipelineStep], n_tasks: int, workers: int, logs: Path, what: str) -> int:
+    """Runs a pipeline's tasks on so many processes. Returns the peak memory of the largest of them, in bytes.
+
+    Raises what a task raised, and Failure when a process was killed.
+    """
     logger.remove()
     executor = LocalPipelineExecutor(
         pipeline=pipeline,
@@ -32,8 +38,7 @@ def run_pipeline(pipeline: list[PipelineStep], n_tasks: int, workers: int, logs:
     )
     workers = min(workers, n_tasks)
     finished = _in_this_process(executor) if workers == 1 else _in_processes(executor, workers)
-    for _rank in tqdm(finished, total=n_tasks, desc=what, unit="task", disable=None, leave=False):
-        pass
+    return max(tqdm(finished, total=n_tasks, desc=what, unit="task", disable=None, leave=False))
 
 
 def _in_this_process(executor: LocalPipelineExecutor) -> Iterator[int]:
@@ -44,7 +49,7 @@ def _in_this_process(executor: LocalPipelineExecutor) -> Iterator[int]:
 def _in_processes(executor: LocalPipelineExecutor, workers: int) -> Iterator[int]:
     context = multiprocessing.get_context("forkserver")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_on_ctrl_c) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_obey_the_main_process) as pool:
             futures = [pool.submit(_run_task, executor, rank) for rank in range(executor.tasks)]
             try:
                 for future in as_completed(futures):
@@ -61,12 +66,21 @@ def _in_processes(executor: LocalPipelineExecutor, workers: int) -> Iterator[int
         ) from None
 
 
-def _die_on_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the main process answers for all
+def _obey_the_main_process() -> None:
+    """Leaves Ctrl-C to the main process, and ends with it however it ends: its lock is free from then on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    main_process = multiprocessing.parent_process()
+    assert main_process is not None
+
+    def follow() -> None:
+        main_process.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _run_task(executor: LocalPipelineExecutor, rank: int) -> int:
     with contextlib.redirect_stderr(io.StringIO()):
         executor._run_for_rank(rank)
-    return rank
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

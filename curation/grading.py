@@ -107,3 +107,15 @@ def grade_texts(
         part: Part = "grade3" if p_grade3 >= settings.min_probability else "all_ages"
         gradings.append(Grading(fk_grade, classifier_grade, grade, p_grade3, part))
     return gradings
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Returns Spearman's rank correlation; equal values share their mean rank."""
+    return float(np.corrcoef(_ranks(np.asarray(first)), _ranks(np.asarray(second)))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Returns ranks from 0, equal values sharing the mean of theirs. values: (N,). Returns (N,)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts + 1) / 2)[inverse]

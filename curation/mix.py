@@ -10,6 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from math import ceil, floor, inf
 
 import numpy as np
@@ -195,24 +196,34 @@ def _best_prefixes(grade3: np.ndarray, all_ages: np.ndarray, ratio: float, budge
 
     grade3, all_ages: (n + 1,) words of each prefix, from 0. None where no two documents fit.
     """
-    target = grade3[1:] * (1 - ratio) / ratio
-    above = np.searchsorted(all_ages, target)
-    first = np.concatenate([np.arange(1, len(grade3))] * 2)
-    second = np.clip(np.concatenate([above, above - 1]), 0, len(all_ages) - 1)
-    total = grade3[first] + all_ages[second]
-    miss = np.abs(grade3[first] / np.maximum(total, 1) - ratio)
     largest = min(budget, grade3[-1] / ratio, all_ages[-1] / (1 - ratio))
-    allowed = (total <= budget) & (second > 0)
-    near = allowed & (total >= NEAR_BUDGET * largest)
-    if not allowed.any():
-        return None
-    candidates = np.flatnonzero(near if near.any() else allowed)
-    exact = candidates[miss[candidates] <= TOLERANCE]
-    if len(exact):
-        best = exact[np.lexsort((miss[exact], -total[exact]))[0]]
+    for least in (NEAR_BUDGET * largest, 0):
+        first, second = _pairs(grade3, all_ages, ratio, least, budget)
+        if len(first):
+            break
     else:
-        best = candidates[np.lexsort((-total[candidates], miss[candidates]))[0]]
+        return None
+    total = grade3[first] + all_ages[second]
+    miss = np.abs(grade3[first] / total - ratio)
+    exact = np.flatnonzero(miss <= TOLERANCE)
+    best = exact[np.lexsort((miss[exact], -total[exact]))[0]] if len(exact) else np.lexsort((-total, miss))[0]
     return int(first[best]), int(second[best])
+
+
+def _pairs(
+    grade3: np.ndarray, all_ages: np.ndarray, ratio: float, least: float, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pairs of prefix lengths with `least` to `most` words: for each prefix of grade3 those of all_ages next to
+    the ratio on either side, and the longest within TOLERANCE of it; none of the others can be the best pair."""
+    first = np.arange(1, len(grade3))
+    words = grade3[first]
+    shortest = np.maximum(1, np.searchsorted(all_ages, least - words))
+    longest = np.searchsorted(all_ages, most - words, side="right") - 1
+    above = np.searchsorted(all_ages, words / ratio - words)
+    within = np.searchsorted(all_ages, words / (ratio - TOLERANCE) - words, side="right") - 1
+    possible = shortest <= longest
+    seconds = [np.clip(second, shortest, longest)[possible] for second in (above - 1, above, within)]
+    return np.tile(first[possible], len(seconds)), np.concatenate(seconds)
 
 
 def _shuffled(plans: dict[str, PartPlan], doc_ids: list[str], seed: int) -> np.ndarray:
@@ -223,6 +234,25 @@ def _shuffled(plans: dict[str, PartPlan], doc_ids: list[str], seed: int) -> np.n
         seen[row] = seen.get(row, 0) + 1
         keyed.append((document_key(f"shuffle/{seed}/{seen[row]}/{doc_ids[row]}"), doc_ids[row], row))
     return np.array([row for _, _, row in sorted(keyed)], dtype=np.int64)
+
+
+def plan_notes(plan: MixPlan, pool: pa.Table, settings: MixSettings) -> list[str]:
+    """Returns what a person should know of a plan: a ratio or budget that was not met, a rule likely misspelt."""
+    usable = {part: plan.parts[part].n_words_usable for part in PARTS}
+    largest = min(usable["grade3"] / settings.grade_ratio, usable["all_ages"] / (1 - settings.grade_ratio))
+    budget = min(settings.words or largest, largest)
+    notes = []
+    if abs(plan.ratio - settings.grade_ratio) > TOLERANCE:
+        notes.append(f"so small a pool cannot come closer than {plan.ratio:.4f} to {settings.grade_ratio:g}")
+    if plan.n_words < 0.98 * budget:
+        notes.append(f"{human(plan.n_words)} of {human(budget)} words: a larger mix of this pool would miss the ratio")
+    for kind, rules in (("cap", settings.caps), ("floor", settings.floors)):
+        for column, values in rules.items():
+            there = [str(value) for value in pool[column].unique().to_pylist()]
+            for value in (value for value in values if value not in there):
+                if close := get_close_matches(value, there, n=1):
+                    notes.append(f"no document has the {column} {value} of a {kind}: did you mean {close[0]}?")
+    return notes
 
 
 def plan_table(parts: dict[str, PartPlan]) -> str:

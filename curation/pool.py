@@ -59,9 +59,14 @@ class Pool:
     def val(self) -> pa.Table:
         return self.documents.filter(pc.field("split") == "val")
 
+    def parts_without_val(self) -> list[str]:
+        """Returns the parts of which no document is held out though there are some."""
+        there, held = (set(table["part"].to_pylist()) for table in (self.documents, self.val))
+        return [part for part in PARTS if part in there and part not in held]
+
 
 def build_pool(sources: Sequence[ScoredSource], folder: Path, scratch: Path, threads: int) -> Pool:
-    """Returns the pool of scored sources, made if it is not there. Of duplicates the freer is kept, then the earlier source's."""
+    """Returns the pool of scored sources, made if need be. Of equal texts the freer, then the earlier, is kept."""
     outputs = [[source.name, *(f"{p.parent.name}/{p.name}" for p in source.scored)] for source in sources]
     pool_hash = short_hash([outputs, mixing_version()])
     home = folder / pool_hash

@@ -13,7 +13,7 @@ from shared.files import sha256_file, write_text
 
 HASHES = "hashes.json"
 PATIENCE_SECONDS = 30.0  # without a byte received, over all retries
-DEADLINE_SECONDS = 3600.0  # for one file
+DEADLINE_SECONDS = 3600.0  # for all files of a source
 CHUNK_BYTES = 1 << 16
 
 
@@ -95,9 +95,10 @@ def _downloaded(name: str, source: SourceSettings, folder: Path) -> Pulled:
     hashes_file = folder / HASHES
     held: dict[str, str] = json.loads(hashes_file.read_bytes()) if hashes_file.is_file() else {}
     files, missing = [], []
+    deadline = time.monotonic() + DEADLINE_SECONDS
     for file, url in tqdm(addresses.items(), desc=name, unit="file", disable=None, leave=False):
         path = folder / file
-        if not path.is_file() and not download(url, path):
+        if not path.is_file() and not download(url, path, deadline=deadline - time.monotonic()):
             missing.append(f"{name}: {url}")
             continue
         sha256, is_new = sha256_file(path), file not in held
@@ -120,40 +121,42 @@ def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline:
     import requests
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part, etag_file = path.with_name(path.name + ".part"), path.with_name(path.name + ".etag")
     started = last_byte = time.monotonic()
     pause, why = 1.0, ""
-    while time.monotonic() - last_byte < patience and time.monotonic() - started < deadline:
-        have = part.stat().st_size if part.exists() else 0
+    while (left := min(last_byte + patience, started + deadline) - time.monotonic()) > 1:
+        have = part.stat().st_size if part.exists() and etag_file.exists() else 0
         headers = {"User-Agent": "graded-corpus", "Accept-Encoding": "identity"}
         if have:
-            headers["Range"] = f"bytes={have}-"
+            headers |= {"Range": f"bytes={have}-", "If-Range": etag_file.read_text()}
         try:
-            with requests.get(url, headers=headers, stream=True, timeout=(10, 10)) as answer:
+            with requests.get(url, headers=headers, stream=True, timeout=min(10, left / 2)) as answer:
                 if answer.status_code in (404, 410):
                     return False
-                if answer.status_code == 416:  # what we have is not part of what they have
-                    part.unlink(missing_ok=True)
-                    continue
                 answer.raise_for_status()
+                if etag := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
+                    write_text(etag_file, etag)
                 with part.open("ab" if answer.status_code == 206 else "wb") as file:
                     for chunk in answer.iter_content(CHUNK_BYTES):
                         file.write(chunk)
                         last_byte = time.monotonic()
                         if last_byte - started > deadline:
-                            break
+                            raise requests.Timeout(f"not whole within {deadline:.0f} s")
                     file.flush()
                     os.fsync(file.fileno())
                 total = _total_bytes(answer.headers, answer.status_code)
             came = part.stat().st_size
             if total is None or came >= total:
                 part.replace(path)
+                etag_file.unlink(missing_ok=True)
                 return True
             why = f"{came:,} of {total:,} bytes came"
             pause = 1.0 if came > have else pause
         except requests.RequestException as error:
             why = _plainly(error)
-        time.sleep(min(pause, max(0.0, patience - (time.monotonic() - last_byte))))
+            if getattr(error.response, "status_code", 0) == 416:  # what we have is not part of what they have
+                part.unlink(missing_ok=True)
+        time.sleep(min(pause, max(0.0, last_byte + patience - time.monotonic())))
         pause *= 2
     raise Failure(
         f"could not download {url}: {why or 'it took too long'}",

@@ -3,6 +3,7 @@
 files -> classifier -> scored documents (slow, once) -> pool -> plan -> shards -> manifest (seconds, once a ratio)
 """
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -59,9 +60,9 @@ def main() -> int:
 
     # Everything below imports datatrove, DuckDB and Arrow: a wrong flag is answered before that.
     from curation.labels import ensure_classifier
-    from curation.mix import TOLERANCE, Shortage, plan_mix, plan_table
+    from curation.mix import Shortage, plan_mix, plan_notes, plan_table
     from curation.pool import build_pool
-    from curation.shards import MixPlace, check_place, commit, make_manifest, still_stands, write_shards
+    from curation.shards import MixPlace, check_place, commit, finish, make_manifest, standing_mix, write_shards
     from curation.stages import Stopwatch, pull_sources, score_sources
     from shared.files import remove_temporary_files, sole_writer
     from shared.run_record import write_run_record
@@ -71,16 +72,19 @@ def main() -> int:
     watch = Stopwatch()
     with sole_writer(data):
         check_place(place)
-        remove_temporary_files(data)
-        remove_temporary_files(flags.manifest_dir)
+        for stage in ("scored", "rejected", "models", "pools", "shards", "raw"):
+            remove_temporary_files(data / stage)
+        shutil.rmtree(place.scratch, ignore_errors=True)
         with watch("pull"):
             files, missing = pull_sources(settings, flags.mirror, data / "raw")
         with watch("classifier"):
             classifier = ensure_classifier(settings, files, data / "models")
         with watch("score"):
-            scored = score_sources(settings, files, classifier, data, flags.workers)
+            scored = score_sources(settings, files, classifier, data, flags.workers, watch)
         with watch("pool"):
             pool = build_pool(scored, data / "pools", place.scratch, flags.workers)
+        for part in pool.parts_without_val():
+            say(f"note: nothing of part {part} is held out: its works are too few or too large for a tenth of it")
         with watch("plan"):
             try:
                 plan = plan_mix(pool.train, settings.mix)
@@ -88,20 +92,22 @@ def main() -> int:
                 say(plan_table(short.parts))
                 raise
         say(plan_table(plan.parts))
-        if abs(plan.ratio - settings.mix.grade_ratio) > TOLERANCE:
-            say(f"note: so small a pool cannot come closer than {plan.ratio:.4f} to {settings.mix.grade_ratio}")
+        for note in plan_notes(plan, pool.train, settings.mix):
+            say(f"note: {note}")
         if flags.dry_run:
             say("dry run: nothing was written")
             return 0
-        if still_stands(place, settings, pool):
-            say(f"{manifest_path} stands already, made from the same settings and inputs; its shards are whole")
-        else:
-            with watch("write"):
-                splits = write_shards(pool, plan, place, settings.mix.shard_words, flags.workers)
-                manifest = make_manifest(pool, plan, splits, name, settings, classifier, missing)
-                commit(manifest, place)
-            facts = {"workers": flags.workers, "missing": missing, **watch.report()}
-            write_run_record(place.run_record, started, **place.record(data), **facts)
+        with sole_writer(flags.manifest_dir, f".{name}.lock"):
+            remove_temporary_files(flags.manifest_dir, recursive=False)
+            if (standing := standing_mix(place, settings, pool)) is not None:
+                say(f"{manifest_path} stands already, made from the same settings and inputs; its shards are whole")
+                finish(standing, place)
+            else:
+                with watch("write"):
+                    splits = write_shards(pool, plan, place, settings.mix.shard_words, flags.workers)
+                facts = {"workers": flags.workers, "missing": missing, **watch.report()}
+                write_run_record(place.run_record, started, **place.record(data), **facts)
+                commit(make_manifest(pool, plan, splits, name, settings, classifier, missing), place)
     _conclude(content, settings, plan.ratio, plan.n_words, manifest_path, missing, time.time() - started)
     return 0
 

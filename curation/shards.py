@@ -4,12 +4,12 @@ The manifest's rename commits the mix. Until then an earlier mix of the same nam
 names. Afterwards the old shards are swept.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,8 +21,17 @@ from curation.mix import MixPlan, document_key
 from curation.pool import Pool, open_duckdb
 from curation.settings import CurationSettings
 from shared.console import UserError
-from shared.files import sha256_file, short_hash, sync_folder, write_text, written_whole
-from shared.manifest import RUN_RECORD, GradeRatio, Manifest, ShardEntry, SourceEntry, read_manifest, write_manifest
+from shared.files import TEMPORARY_PREFIX, sha256_file, short_hash, sync_folder, write_text, written_whole
+from shared.manifest import (
+    RUN_RECORD,
+    GradeRatio,
+    Manifest,
+    ShardEntry,
+    SourceEntry,
+    read_manifest,
+    recorded_manifest,
+    write_manifest,
+)
 from shared.schema import PARQUET_OPTIONS, SCHEMA
 
 ROW_GROUP_DOCUMENTS = 2048
@@ -52,26 +61,25 @@ class MixPlace:
 
 def check_place(place: MixPlace) -> None:
     """Raises UserError when the folder of the shards belongs to a mix whose manifest stands elsewhere."""
-    record = place.run_record
-    if not record.is_file():
-        return
-    owner = (place.shards / json.loads(record.read_bytes())["manifest"]).resolve()  # relative: folders get copied
-    if owner != place.manifest.resolve() and owner.is_file():
+    owner = recorded_manifest(place.shards)
+    if owner is not None and owner != place.manifest.resolve() and owner.is_file():
         raise UserError(
             f"{place.shards} holds the shards of {owner}", "give this mix another --name, or its own --data-dir"
         )
 
 
-def still_stands(place: MixPlace, settings: CurationSettings, pool: Pool) -> bool:
-    """Does the mix stand, made from the same settings and pool, with every shard as its manifest says?"""
-    if not place.manifest.is_file() or not place.run_record.is_file():
-        return False
-    manifest = read_manifest(place.manifest)
+def standing_mix(place: MixPlace, settings: CurationSettings, pool: Pool) -> Manifest | None:
+    """Returns the manifest that stands if it was made from the same settings and pool, and its shards are whole."""
+    try:
+        manifest = read_manifest(place.manifest)
+    except UserError:
+        return None
     if (manifest.settings_hash, manifest.pool_hash) != (settings_hash(settings), pool.hash):
-        return False
+        return None
     root = place.manifest.resolve().parent.parent
     entries = [entry for shards in manifest.splits.values() for entry in shards]
-    return all((root / e.path).is_file() and sha256_file(root / e.path) == e.sha256 for e in entries)
+    are_whole = all((root / e.path).is_file() and sha256_file(root / e.path) == e.sha256 for e in entries)
+    return manifest if are_whole and place.run_record.is_file() else None
 
 
 def settings_hash(settings: CurationSettings) -> str:
@@ -95,27 +103,26 @@ def _write_split(
     split: str, doc_ids: list[str], pool: Pool, place: MixPlace, shard_words: int, threads: int
 ) -> Iterator[ShardEntry]:
     n_words = dict(zip(pool.documents["doc_id"].to_pylist(), pool.documents["n_words"].to_pylist(), strict=True))
-    ends = np.cumsum([n_words[doc_id] for doc_id in doc_ids]) if doc_ids else np.zeros(0, dtype=np.int64)
-    shard_of = np.maximum(ends - 1, 0) // shard_words
-    rows = _rows_in_order(doc_ids, pool, place.scratch, threads)
-    for number in range(int(shard_of[-1]) + 1 if doc_ids else 0):
-        yield _write_shard(split, number, int((shard_of == number).sum()), rows, place)
-
-
-def _rows_in_order(doc_ids: list[str], pool: Pool, scratch: Path, threads: int) -> "_Rows":
-    """Returns the documents' rows, sorted by DuckDB, which spills to disk what memory does not hold."""
-    selection = pa.table({"doc_id": doc_ids, "position": pa.array(range(len(doc_ids)), pa.int64())})
-    return _Rows(selection, [str(path) for source in pool.sources for path in source.scored], scratch, threads)
+    if not doc_ids:
+        return
+    shard_of = (np.cumsum([n_words[doc_id] for doc_id in doc_ids]) - 1) // shard_words
+    _, n_docs_of_shards = np.unique(shard_of, return_counts=True)
+    with open_duckdb(place.scratch, threads) as database:
+        rows = _Rows(database, doc_ids, [str(path) for source in pool.sources for path in source.scored])
+        for number, n_docs in enumerate(n_docs_of_shards.tolist()):
+            yield _write_shard(split, number, n_docs, rows, place)
 
 
 class _Rows:
-    """A stream of rows in a given order, taken off in tables of any number."""
+    """A stream of documents in a given order, taken off in tables of any number.
 
-    def __init__(self, selection: pa.Table, paths: list[str], scratch: Path, threads: int) -> None:
-        self._database = open_duckdb(scratch, threads)
-        self._database.register("selection", selection)
+    DuckDB sorts them, and spills to disk what memory does not hold.
+    """
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, doc_ids: list[str], paths: list[str]) -> None:
+        database.register("selection", pa.table({"doc_id": doc_ids, "position": range(len(doc_ids))}))
         columns = ", ".join(SCHEMA.names)
-        self._reader = self._database.sql(
+        self._reader = database.sql(
             f"SELECT {columns} FROM read_parquet($paths) JOIN selection USING (doc_id) ORDER BY position",
             params={"paths": paths},
         ).to_arrow_reader(ROW_GROUP_DOCUMENTS)
@@ -132,7 +139,7 @@ class _Rows:
 
 def _write_shard(split: str, number: int, n_docs: int, rows: _Rows, place: MixPlace) -> ShardEntry:
     n_words = n_words_grade3 = 0
-    unnamed = place.shards / f"{split}-{number:05}.parquet"
+    unnamed = place.shards / f"{TEMPORARY_PREFIX}{split}-{number:05}.parquet"
     with written_whole(unnamed) as temporary, pq.ParquetWriter(temporary, SCHEMA, **PARQUET_OPTIONS) as writer:
         for start in range(0, n_docs, ROW_GROUP_DOCUMENTS):
             group = rows.take(min(ROW_GROUP_DOCUMENTS, n_docs - start))
@@ -141,7 +148,7 @@ def _write_shard(split: str, number: int, n_docs: int, rows: _Rows, place: MixPl
             n_words += int(words.sum())
             n_words_grade3 += int(words[np.asarray(group["part"]) == "grade3"].sum())
     sha256 = sha256_file(unnamed)
-    path = unnamed.with_name(f"{split}-{number:05}-{sha256[:8]}.parquet")
+    path = place.shards / f"{split}-{number:05}-{sha256[:8]}.parquet"
     unnamed.replace(path)
     return ShardEntry(
         path=place.relative(path),
@@ -202,11 +209,19 @@ def _sources_in(pool: Pool, plan: MixPlan) -> list[SourceEntry]:
 
 
 def commit(manifest: Manifest, place: MixPlace) -> None:
-    """Writes the manifest, then the card beside the shards, and sweeps the shards of the mix it replaces."""
+    """Writes the manifest of a mix whose shards and run record are there: from here on it is the mix."""
+    sync_folder(place.shards)
     write_manifest(manifest, place.manifest)
-    write_text(place.shards / "README.md", dataset_card(manifest))
+    finish(manifest, place)
+
+
+def finish(manifest: Manifest, place: MixPlace) -> None:
+    """Brings the folder of the shards in line with its manifest: its card, and no other shards. Does it only once."""
+    card = place.shards / "README.md"
+    text = dataset_card(manifest)
+    if not card.is_file() or card.read_text(encoding="utf-8") != text:
+        write_text(card, text)
     named = {Path(entry.path).name for entries in manifest.splits.values() for entry in entries}
     for path in place.shards.glob("*.parquet"):
         if path.name not in named:
             path.unlink()
-    sync_folder(place.shards)

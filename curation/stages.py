@@ -35,7 +35,12 @@ def pull_sources(
 
 
 def score_sources(
-    settings: CurationSettings, files: dict[str, list[SourceFile]], classifier: Path, data: Path, workers: int
+    settings: CurationSettings,
+    files: dict[str, list[SourceFile]],
+    classifier: Path,
+    data: Path,
+    workers: int,
+    watch: "Stopwatch",
 ) -> list[ScoredSource]:
     """Scores what is not yet scored with these settings, inputs and code. Returns where the documents are."""
     tasks = {}
@@ -65,7 +70,7 @@ def score_sources(
         pipeline = scoring_pipeline(pending, settings.cleaning, classifier, settings.grading)
         logs = data / "logs"
         shutil.rmtree(logs, ignore_errors=True)
-        run_pipeline(pipeline, len(pending), workers, logs, "score")
+        watch.worker_bytes = run_pipeline(pipeline, len(pending), workers, logs, "score")
     return [
         ScoredSource(name, settings.sources[name].revision, [t.scored for t in mine], [t.rejected for t in mine])
         for name, mine in tasks.items()
@@ -77,6 +82,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.worker_bytes = 0  # peak of the largest scoring process
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -85,9 +91,6 @@ class Stopwatch:
         self.seconds[stage] = round(time.perf_counter() - started, 3)
 
     def report(self) -> dict[str, Any]:
-        """Returns the seconds, and the peak memory (bytes) of this process and of its largest child."""
-        peak = {
-            who: resource.getrusage(which).ru_maxrss * 1024
-            for who, which in (("main", resource.RUSAGE_SELF), ("largest_worker", resource.RUSAGE_CHILDREN))
-        }
-        return {"seconds_by_stage": self.seconds, "peak_memory_bytes": peak}
+        """Returns the seconds, and the peak memory (bytes) of this process and of the largest worker."""
+        main = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"seconds_by_stage": self.seconds, "peak_memory_bytes": {"main": main, "worker": self.worker_bytes}}

@@ -1,7 +1,6 @@
 """python -m curation.train_grade_classifier: trains a profile's classifier, prints how well it grades unseen works."""
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from shared.console import run_command, say, table
 from shared.settings import parse_command
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 EXAMPLE = "python -m curation.train_grade_classifier --profile full --mirror DIR"
 
@@ -73,27 +72,13 @@ def _agreement(labels: list[float], grades: list[float], limit: float) -> tuple[
     """Returns Spearman's rank correlation, RMSE in grades, and precision and recall of "at most the limit"."""
     import numpy as np
 
+    from curation.grading import spearman
+
     label, grade = np.asarray(labels), np.asarray(grades)
     rmse = float(np.sqrt(np.mean((label - grade) ** 2)))
     hits = float(np.sum((grade <= limit) & (label <= limit)))
     precision = hits / max(1.0, float(np.sum(grade <= limit)))
     return spearman(labels, grades), rmse, precision, hits / max(1.0, float(np.sum(label <= limit)))
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Returns Spearman's rank correlation; equal values share their mean rank."""
-    import numpy as np
-
-    return float(np.corrcoef(_ranks(np.asarray(first)), _ranks(np.asarray(second)))[0, 1])
-
-
-def _ranks(values: "np.ndarray") -> "np.ndarray":
-    """Returns ranks from 0, equal values sharing the mean of theirs. values: (N,). Returns (N,)."""
-    import numpy as np
-
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts + 1) / 2)[inverse]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """python -m curation.verify data_manifests/mix70.json: recomputes what a manifest says from the shards themselves.
 
-Hashes, sizes, counts of documents and words, the ratio, duplicates, works on both sides of the split, parts, and the
-Flesch-Kincaid grade of every document. Exit 1 names what is wrong.
+Hashes, names and sizes of shards, counts of documents and words, the ratio, duplicates, works on both sides of the
+split, licences, parts, the hash of the settings, and the Flesch-Kincaid grade of every document. What was read and
+dropped before the mix cannot be seen in it. Exit 1 names what is wrong.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.console import EXIT_FAILURE, human, run_command
+from shared.files import sha256_file, short_hash
 from shared.manifest import Manifest, ShardEntry
 from shared.settings import Settings, parse_command
 
@@ -37,6 +39,7 @@ class _Seen:
     n_words: Counter[str] = field(default_factory=Counter)
     n_words_grade3: Counter[str] = field(default_factory=Counter)
     by_source: dict[str, Counter[str]] = field(default_factory=dict)
+    licenses: dict[str, set[str]] = field(default_factory=dict)
 
 
 def main() -> int:
@@ -78,11 +81,12 @@ def _check_shard(split: str, entry: ShardEntry, path: Path, manifest: Manifest, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from shared.files import sha256_file
     from shared.schema import SCHEMA
 
     if path.stat().st_size != entry.bytes:
         yield f"{path.stat().st_size} bytes, not {entry.bytes}"
+    if not path.stem.endswith(f"-{entry.sha256[:8]}"):
+        yield f"its name does not end in {entry.sha256[:8]}, the beginning of its SHA-256"
     if sha256_file(path) != entry.sha256:
         yield f"its SHA-256 is not {entry.sha256[:16]}..."
         return  # nothing else in it can be trusted
@@ -117,7 +121,7 @@ def _check_document(
 
     doc_id, text, part = str(document["doc_id"]), str(document["text"]), document["part"]
     seen.doc_ids[f"{split}/{doc_id}"] += 1
-    other = seen.texts.setdefault(blake2b(text.encode(), digest_size=16).hexdigest(), doc_id)
+    other = seen.texts.setdefault(blake2b(" ".join(text.lower().split()).encode(), digest_size=16).hexdigest(), doc_id)
     if other != doc_id:
         yield f"{doc_id} has the text of {other}"
     seen.works[split].add(str(document["work"]))
@@ -132,7 +136,9 @@ def _check_document(
     if not document["license"]:
         yield f"{doc_id} has no license"
     if split == "train":
-        mine = seen.by_source.setdefault(str(document["source"]), Counter())
+        source = str(document["source"])
+        seen.licenses.setdefault(source, set()).add(str(document["license"]))
+        mine = seen.by_source.setdefault(source, Counter())
         mine.update(n_docs=1, n_words=n_words, n_words_grade3=n_words if part == "grade3" else 0)
 
 
@@ -148,7 +154,14 @@ def _check_mix(manifest: Manifest, seen: _Seen) -> Iterator[str]:
     ratio = seen.n_words_grade3["train"] / max(1, seen.n_words["train"])
     if abs(ratio - manifest.grade_ratio.actual) > RATIO_TOLERANCE:
         yield f"grade_ratio.actual is {manifest.grade_ratio.actual}, the shards have {ratio}"
+    if manifest.grade_ratio.target != manifest.settings["mix"]["grade_ratio"]:
+        yield "grade_ratio.target is not the grade_ratio of the settings"
+    if manifest.settings_hash != short_hash(manifest.settings):
+        yield "settings_hash is not that of the settings"
     for source in manifest.sources:
+        licenses = " AND ".join(sorted(seen.licenses.get(source.name, set())))
+        if source.license != licenses:
+            yield f"source {source.name}: license is {source.license}, its documents have {licenses}"
         found = seen.by_source.pop(source.name, Counter())
         for name in ("n_docs", "n_words", "n_words_grade3"):
             if found[name] != getattr(source, name):

@@ -47,9 +47,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 def human(count: float) -> str:
     """Returns a count as people read it: 950, 41.2k, 58.9M, 1.3B."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if abs(count) >= limit:
-            return f"{count / (1e3 if unit == 'k' else limit):.1f}{unit}"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if round(count / size, 1) >= (10 if unit == "k" else 1):
+            return f"{count / size:.1f}{unit}"
     return f"{count:,.0f}"
 
 
@@ -103,12 +103,11 @@ def run_command(main: Callable[[], int | None]) -> Never:
 _REPAIRS = {
     errno.ENOSPC: "free some space, or name a folder on another disk with --data-dir; then run the same command again",
     errno.EDQUOT: "free some of your quota, or name a folder on another disk with --data-dir",
-    errno.EACCES: "choose a folder you may write, with --data-dir and --manifest-dir",
-    errno.EPERM: "choose a folder you may write, with --data-dir and --manifest-dir",
     errno.EROFS: "the disk is read-only: choose another with --data-dir and --manifest-dir",
+    errno.EACCES: "give yourself the right to it, or choose another place",
+    errno.EPERM: "give yourself the right to it, or choose another place",
     errno.ENOTDIR: "a file stands where a folder is needed: move it, or choose another folder",
     errno.EEXIST: "a file stands where a folder is needed: move it, or choose another folder",
-    errno.ENOENT: "the folder cannot be made there: choose another",
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shared.console import UserError
 
-TEMPORARY_PREFIX = ".tmp-"
+TEMPORARY_PREFIX = ".half-written-"
 
 
 @contextmanager
@@ -47,9 +47,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporary_files(folder: Path) -> int:
-    """Removes what a killed run left half-written below a folder. Returns how many files that were."""
-    leftovers = list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
+def remove_temporary_files(folder: Path, recursive: bool = True) -> int:
+    """Removes what a killed run left half-written in a folder. Returns how many files that were."""
+    pattern = f"{TEMPORARY_PREFIX}*"
+    leftovers = [path for path in (folder.rglob(pattern) if recursive else folder.glob(pattern)) if path.is_file()]
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)
@@ -68,10 +69,13 @@ def short_hash(value: object) -> str:
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock, freed by the system however the process ends. Raises UserError naming the holder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
+def sole_writer(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Holds a lock in a folder, freed by the system however the process ends. Raises UserError naming the holder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # as /proc says of any folder
+        raise UserError(f"{folder} cannot be made", "choose another folder") from None
+    lock = folder / name
     with lock.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

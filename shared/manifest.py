@@ -1,7 +1,6 @@
 """The manifest of a mix: all that training may know of curation. Written last, so a mix it names is whole."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,26 +94,43 @@ def _how_to_make(path: Path) -> str:
 def shard_paths(manifest_path: Path, manifest: Manifest) -> dict[str, list[Path]]:
     """Returns the shards of each split.
 
-    Paths may leave the folder above the manifest's only into the data folder that the run record beside the shards
-    names. Raises UserError for any other, and for shards that are not there.
+    Paths may leave the folder above the manifest's only into the data folder of the run that made it, as the run record
+    beside the shards says, which must name this manifest. Raises UserError for any other, and for shards not there.
     """
-    root = manifest_path.resolve().parent.parent
     return {
-        split: [_inside(root, entry.path, manifest_path) for entry in entries]
+        split: [_shard_path(manifest_path, entry.path) for entry in entries]
         for split, entries in manifest.splits.items()
     }
 
 
-def _inside(root: Path, relative: str, manifest_path: Path) -> Path:
-    path = Path(os.path.normpath(root / relative))
-    if not path.is_relative_to(root):
-        record = path.parent / RUN_RECORD
-        data_dir = json.loads(record.read_bytes()).get("data_dir") if record.is_file() else None
-        if Path(relative).is_absolute() or data_dir is None or not path.is_relative_to(data_dir):
-            raise UserError(
-                f"{manifest_path} names {relative}, outside its own folder and its run's data folder",
-                "make the mix again where it is to be used: python -m curation.run",
-            )
+def _shard_path(manifest_path: Path, relative: str) -> Path:
+    root = manifest_path.resolve().parent.parent
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root) and not _is_in_data_folder(path, manifest_path):
+        raise UserError(
+            f"{manifest_path} names {relative}, outside its own folder and its run's data folder",
+            "make the mix again where it is to be used: python -m curation.run",
+        )
     if not path.is_file():
         raise UserError(f"{path} is named by {manifest_path} but not there", "python -m curation.run makes it again")
     return path
+
+
+def _is_in_data_folder(path: Path, manifest_path: Path) -> bool:
+    record = _run_record(path.parent)
+    owner = recorded_manifest(path.parent)
+    return owner == manifest_path.resolve() and path.is_relative_to(Path(str(record.get("data_dir", path))).resolve())
+
+
+def recorded_manifest(shards: Path) -> Path | None:
+    """Returns the manifest whose shards a folder holds, by its run record, or None where there is no record."""
+    named = _run_record(shards).get("manifest")
+    return (shards / named).resolve() if isinstance(named, str) else None  # relative: folders get copied
+
+
+def _run_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RUN_RECORD).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

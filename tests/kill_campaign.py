@@ -96,7 +96,11 @@ def comes_back(folder: Path, flags: list[str], expected: Hashes, standing: list[
         return False
     run(folder, 1, flags)
     shards = list((folder / "data" / "shards" / "mix70").glob("*.parquet"))
-    return whole(folder) == expected and not list(folder.rglob(".tmp-*")) and len(shards) == len(expected or {}) - 1
+    return (
+        whole(folder) == expected
+        and not list(folder.rglob(".half-written-*"))
+        and len(shards) == len(expected or {}) - 1
+    )
 
 
 if __name__ == "__main__":

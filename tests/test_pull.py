@@ -37,6 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        self.send_header("ETag", '"first"')
         self.send_header("Content-Length", str(len(BODY) - start))
         self.end_headers()
         end = start + self.server.cuts.pop(0) if self.server.cuts else len(BODY)

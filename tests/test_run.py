@@ -1,5 +1,6 @@
 """curation.run from end to end on the starter corpus: the same bytes always, nothing half-written, errors in one line."""
 
+import contextlib
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -31,7 +33,7 @@ def verified(mix: Mix, name: str = "mix70") -> bool:
 
 
 def leftovers(mix: Mix) -> list[Path]:
-    return list(mix.folder.rglob(".tmp-*"))
+    return list(mix.folder.rglob(".half-written-*"))
 
 
 def test_a_mix_is_what_was_asked(starter_mix: Mix) -> None:
@@ -47,15 +49,13 @@ def test_a_mix_is_what_was_asked(starter_mix: Mix) -> None:
     assert leftovers(starter_mix) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_workers_and_folders_do_not_change_a_byte(starter_mix: Mix, tmp_path: Path, workers: int) -> None:
-    other = Mix(tmp_path / f"elsewhere-{workers}")
-    # A task is 4 MB of input; a folder of files of one's own makes several.
-    assert other.run("--workers", workers).returncode == 0
+def test_another_folder_does_not_change_a_byte(starter_mix: Mix, tmp_path: Path) -> None:
+    other = Mix(tmp_path / "else where")
+    assert other.run("--workers", 1).returncode == 0
     assert bytes_of(other) == bytes_of(starter_mix)
 
 
-def test_many_tasks_on_many_workers_give_the_same_bytes(tmp_path: Path) -> None:
+def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
     sentences = [
@@ -67,12 +67,12 @@ def test_many_tasks_on_many_workers_give_the_same_bytes(tmp_path: Path) -> None:
     for file in range(6):
         rows = [{"text": " ".join(chooser.choices(sentences, k=40)), "work": f"w{file}-{i % 7}"} for i in range(900)]
         (texts / f"{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    mixes = [Mix(tmp_path / f"workers-{n}") for n in (1, 3)]
-    for mix, workers in zip(mixes, (1, 3), strict=True):
+    mixes = [Mix(tmp_path / f"workers-{n}") for n in (1, 2, 4)]
+    for mix, workers in zip(mixes, (1, 2, 4), strict=True):
         done = mix.run("--local-files", texts, "--workers", workers)
         assert done.returncode == 0, done.stderr
         assert len(list((mix.data / "scored" / "local").rglob("*.parquet"))) > 1
-    assert bytes_of(mixes[0]) == bytes_of(mixes[1])
+    assert bytes_of(mixes[0]) == bytes_of(mixes[1]) == bytes_of(mixes[2])
 
 
 def test_another_ratio_grades_nothing_again(starter_mix: Mix) -> None:
@@ -99,7 +99,7 @@ def test_a_second_run_says_so_and_touches_nothing(starter_mix: Mix) -> None:
     before = {
         path: path.stat().st_mtime_ns
         for path in starter_mix.folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.suffix != ".lock" and path.name != ".lock"
     }
     done = starter_mix.run()
     assert "stands already" in done.stderr
@@ -187,7 +187,36 @@ def test_killed_at_any_moment_the_same_command_goes_on(starter_mix: Mix, tmp_pat
     assert leftovers(mix) == []
 
 
-def test_a_killed_worker_is_told_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last_step", ["write_run_record", "write_manifest", "dataset_card"])
+def test_stopped_after_any_step_of_the_commit_the_same_command_mends_it(
+    starter_mix: Mix, tmp_path: Path, last_step: str
+) -> None:
+    """A mix of another seed stands; the run that replaces it ends for good right after one step."""
+    mix = Mix(tmp_path)
+    assert mix.run("--seed", 1).returncode == 0
+    earlier = bytes_of(mix)
+    module = {"write_run_record": "shared.run_record"}.get(last_step, "curation.shards")
+    code = f"""
+import os, sys, curation.run, {module} as module
+step = module.{last_step}
+module.{last_step} = lambda *args, **kwargs: (step(*args, **kwargs), os._exit(9))
+sys.argv = ["curation.run", "--data-dir", {str(mix.data)!r}, "--manifest-dir", {str(mix.manifests)!r}]
+curation.run.main()
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 9
+    assert bytes_of(mix) in (earlier, bytes_of(starter_mix))
+    assert mix.run().returncode == 0
+    assert bytes_of(mix) == bytes_of(starter_mix)
+    shards = mix.data / "shards" / "mix70"
+    assert {path.name for path in shards.iterdir()} == {
+        p.name for p in (starter_mix.data / "shards" / "mix70").iterdir()
+    }
+    assert (shards / "README.md").read_text() == (starter_mix.data / "shards" / "mix70" / "README.md").read_text()
+
+
+@pytest.fixture
+def grading(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
+    """Yields a run with much left to grade, and the worker processes it has started."""
     (tmp_path / "texts").mkdir()
     for name in "abcd":
         (tmp_path / "texts" / f"{name}.txt").write_text(
@@ -197,33 +226,53 @@ def test_a_killed_worker_is_told_of(tmp_path: Path) -> None:
     assert mix.run("--dry-run").returncode == 0  # so that the classifier is there, and only grading is left
     command = [sys.executable, "-m", "curation.run", "--data-dir", str(mix.data), "--manifest-dir", str(mix.manifests)]
     process = subprocess.Popen(
-        [*command, "--local-files", str(tmp_path / "texts")], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    worker = None
-    while worker is None and process.poll() is None:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        grandchildren = [g for c in children for g in Path(f"/proc/{c}/task/{c}/children").read_text().split()]
-        worker = int(grandchildren[0]) if grandchildren else None
-    assert worker is not None
-    time.sleep(1.0)
-    os.kill(worker, signal.SIGKILL)
+        [*command, "--local-files", str(tmp_path / "texts")],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    workers: list[int] = []
+    while not workers and process.poll() is None:
+        if list((mix.data / "scored").rglob(".half-written-*")):
+            workers = [grandchild for child in _children(process.pid) for grandchild in _children(child)]
+        time.sleep(0.05)
+    yield process, workers
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def test_a_killed_worker_is_told_of(grading: tuple["subprocess.Popen[str]", list[int]]) -> None:
+    process, workers = grading
+    os.kill(workers[0], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1, said
     assert "a worker process was killed" in said
-    assert "Traceback" not in said
     assert "fewer --workers" in said
+    assert "Traceback" not in said
 
 
-def test_ctrl_c_leaves_in_one_line(tmp_path: Path) -> None:
-    mix = Mix(tmp_path)
-    command = [sys.executable, "-m", "curation.run", "--data-dir", str(mix.data), "--manifest-dir", str(mix.manifests)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(2.0)
-    os.killpg(process.pid, signal.SIGINT)
+def test_workers_end_with_the_main_process(grading: tuple["subprocess.Popen[str]", list[int]]) -> None:
+    process, workers = grading
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [worker for worker in workers if Path(f"/proc/{worker}/cmdline").exists()] == []
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_is_quiet(grading: tuple["subprocess.Popen[str]", list[int]], stop: signal.Signals, code: int) -> None:
+    process, _workers = grading
+    os.killpg(process.pid, stop)
     _, said = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == code, said
     assert "Traceback" not in said
 
 
@@ -311,6 +360,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
         assert "no space left" in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "m").exists()
-        assert list(small.rglob(".tmp-*")) == []
+        assert list(small.rglob(".half-written-*")) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)

@@ -56,7 +56,7 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == []
     write_text(path, "whole")
     assert path.read_text() == "whole"
-    (path.parent / ".tmp-123-left").write_text("")
+    (path.parent / ".half-written-123-left").write_text("")
     assert remove_temporary_files(tmp_path) == 1
 
 
@@ -95,8 +95,15 @@ def test_shards_stay_inside(tmp_path: Path) -> None:
     for bad in ("../elsewhere/x.parquet", str(outside), "data/../../elsewhere/x.parquet"):
         with pytest.raises(UserError, match="outside"):
             shard_paths(path, manifest_naming(bad))
-    (outside.parent / "run.json").write_text(json.dumps({"data_dir": str(outside.parent)}))
+    record = {"data_dir": str(outside.parent), "manifest": "../home/data_manifests/m.json"}
+    (outside.parent / "run.json").write_text(json.dumps(record | {"manifest": "other.json"}))
+    with pytest.raises(UserError, match="outside"):
+        shard_paths(path, manifest_naming("../elsewhere/x.parquet"))
+    (outside.parent / "run.json").write_text(json.dumps(record))
     assert shard_paths(path, manifest_naming("../elsewhere/x.parquet"))["train"] == [outside]
+    (tmp_path / "home" / "data" / "link.parquet").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match="outside"):
+        shard_paths(path, manifest_naming("data/link.parquet"))
     with pytest.raises(UserError, match="not there"):
         shard_paths(path, manifest_naming("data/y.parquet"))
 
@@ -117,14 +124,8 @@ def test_what_is_no_manifest(tmp_path: Path, content: str | None, told: str) -> 
 
 
 def test_people_read_counts() -> None:
-    assert [human(n) for n in (0, 999, 9999, 41_200, 58_900_000, 1.25e9)] == [
-        "0",
-        "999",
-        "9,999",
-        "41.2k",
-        "58.9M",
-        "1.2B",
-    ]
+    counts = {0: "0", 999: "999", 9940: "9,940", 41_200: "41.2k", 999_960: "1.0M", 58_900_000: "58.9M", 1.25e9: "1.2B"}
+    assert [human(n) for n in counts] == list(counts.values())
     assert (
         table([["a", 1], ["bc", 22.5]], ["name", "n"]) == "name        n\n----  -------\na           1\nbc    22.5000"
     )
