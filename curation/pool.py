@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.versions import mixing_version
 from shared.files import short_hash, write_text, written_whole
+from shared.manifest import InputEntry
 from shared.schema import PARQUET_OPTIONS, PARTS
 
 VAL_SHARE, VAL_MIN_WORDS, VAL_MAX_SHARE = 0.02, 2500, 0.10
@@ -36,6 +37,7 @@ class ScoredSource:
 
     name: str
     revision: str
+    inputs: InputEntry
     scored: list[Path]
     rejected: list[Path]
 

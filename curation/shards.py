@@ -181,6 +181,7 @@ def make_manifest(
         scorer=scorer,
         grade_ratio=GradeRatio(target=settings.mix.grade_ratio, actual=plan.ratio),
         sources=_sources_in(pool, plan),
+        inputs={source.name: source.inputs for source in pool.sources},
         documents_in=pool.documents_in,
         dropped=pool.dropped,
         missing=missing,

@@ -15,7 +15,8 @@ from curation.score import make_tasks, scoring_pipeline
 from curation.settings import CurationSettings
 from curation.versions import code_version
 from shared.console import UserError, say
-from shared.files import short_hash
+from shared.files import full_hash, short_hash
+from shared.manifest import InputEntry
 
 
 def pull_sources(
@@ -72,7 +73,13 @@ def score_sources(
         shutil.rmtree(logs, ignore_errors=True)
         watch.worker_bytes = run_pipeline(pipeline, len(pending), workers, logs, "score")
     return [
-        ScoredSource(name, settings.sources[name].revision, [t.scored for t in mine], [t.rejected for t in mine])
+        ScoredSource(
+            name,
+            settings.sources[name].revision,
+            InputEntry(n_files=len(files[name]), sha256=full_hash([(file.name, file.sha256) for file in files[name]])),
+            [task.scored for task in mine],
+            [task.rejected for task in mine],
+        )
         for name, mine in tasks.items()
     ]
 

@@ -62,10 +62,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def short_hash(value: object) -> str:
-    """Returns 16 hexadecimal digits that stand for any value JSON can hold, whatever the order of its keys."""
+def full_hash(value: object) -> str:
+    """Returns the SHA-256 in hexadecimal of any value JSON can hold, whatever the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def short_hash(value: object) -> str:
+    """Returns the first 16 digits of full_hash, for names of folders."""
+    return full_hash(value)[:16]
 
 
 @contextmanager

@@ -36,6 +36,13 @@ class SourceEntry(_Entry):
     n_words_grade3: int
 
 
+class InputEntry(_Entry):
+    """The files a source was read from: how many, and a hash of their names and SHA-256 in order."""
+
+    n_files: int
+    sha256: str
+
+
 class ShardEntry(_Entry):
     """One parquet file; `path` is relative to the folder above the manifest's."""
 
@@ -59,6 +66,7 @@ class Manifest(_Entry):
     scorer: dict[str, Any]
     grade_ratio: GradeRatio
     sources: list[SourceEntry]
+    inputs: dict[str, InputEntry]
     documents_in: dict[str, int]  # by source, before anything was dropped: in = kept in the pool + sum of dropped
     dropped: dict[str, dict[str, int]]  # source -> reason -> documents
     missing: list[str]

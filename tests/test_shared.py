@@ -74,7 +74,7 @@ def test_a_hash_does_not_depend_on_the_order_of_keys() -> None:
 def manifest_naming(path: str) -> Manifest:
     shard = ShardEntry(path=path, sha256="0", bytes=0, n_docs=0, n_words=0, n_words_grade3=0)
     return Manifest(
-        name="m", profile="p", settings={}, settings_hash="0", pool_hash="0", scorer={}, sources=[], documents_in={},
+        name="m", profile="p", settings={}, settings_hash="0", pool_hash="0", scorer={}, sources=[], inputs={}, documents_in={},
         dropped={}, missing=[], grade_ratio=GradeRatio(target=0.7, actual=0.7), splits={"train": [shard], "val": []},
     )  # fmt: skip
 
