@@ -119,6 +119,16 @@ def _balanced(labelled: Sequence[LabelledText], lines_per_grade: int) -> list[La
     ]
 
 
+def is_whole(folder: Path) -> bool:
+    """Does a classifier stand in the folder as it was trained?"""
+    try:
+        record = read_record(folder)
+        has_all = {"models", "settings", "labelled_works", "combination"} <= record.keys()
+        return has_all and all(sha256_file(folder / name) == sha256 for name, sha256 in record["models"].items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 class GradeClassifier:
     """The models of a folder, checked against the hashes of its record and loaded when first needed."""
 

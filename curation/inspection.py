@@ -17,7 +17,11 @@ def open_mix(manifest_path: Path) -> duckdb.DuckDBPyConnection:
     root = manifest_path.resolve().parent.parent
     database.execute("SET VARIABLE manifest = $path", {"path": str(manifest_path)})
     database.execute("SET VARIABLE root = $root", {"root": str(root)})
-    database.execute(COMPOSITION_SQL.read_text(encoding="utf-8"))
+    try:
+        database.execute(COMPOSITION_SQL.read_text(encoding="utf-8"))
+    except duckdb.Error as error:
+        hint = f"python -m curation.verify {manifest_path} names what is wrong"
+        raise UserError(f"{manifest_path}: {' '.join(str(error).split())}", hint) from None
     return database
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from curation.clean import repair, why_rejected
 from curation.documents import is_dropped
-from curation.grade_classifier import RECORD, GradeClassifier, LabelledText, train_models
+from curation.grade_classifier import RECORD, GradeClassifier, LabelledText, is_whole, train_models
 from curation.grading import fit_combination
 from curation.pull import SourceFile
 from curation.readability import SYLLABLE_COUNTER, flesch_kincaid_grade
@@ -49,7 +49,7 @@ def classifier_folder(settings: CurationSettings, files: dict[str, list[SourceFi
 def ensure_classifier(settings: CurationSettings, files: dict[str, list[SourceFile]], models: Path) -> Path:
     """Returns the folder of the classifier, trained now if it is not there yet."""
     folder = classifier_folder(settings, files, models)
-    if not (folder / RECORD).is_file():
+    if not is_whole(folder):
         say(f"training the grade classifier on {', '.join(settings.labels)} (once for these labels and settings)")
         train_classifier(settings, files, folder)
     return folder

@@ -73,9 +73,16 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
     doc_ids, words = pool["doc_id"].to_pylist(), np.asarray(pool["n_words"], dtype=np.int64)
     sequences: dict[str, np.ndarray] = {}
     supply: dict[str, PartPlan] = {}
+    lacking: list[str] = []
     for part, share in zip(PARTS, (settings.grade_ratio, 1 - settings.grade_ratio), strict=True):
         rows = _by_key(np.flatnonzero(np.array(pool["part"].to_pylist(), dtype=object) == part), doc_ids, settings.seed)
         sequence, left_out = _compose(rows, words, pool, settings)
+        lacking += [
+            f"{part} has nothing of {column} {value}, which has a floor"
+            for column, floors in settings.floors.items()
+            for value, share in floors.items()
+            if share and value not in pool[column].take(rows).to_pylist()
+        ]
         sequences[part] = np.tile(np.array(sequence, dtype=np.int64), settings.max_repeats)
         supply[part] = PartPlan(
             n_docs_available=len(rows),
@@ -86,6 +93,8 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
             chosen=np.zeros(0, dtype=np.int64),
             n_words=0,
         )
+    if lacking:
+        raise Shortage("; ".join(lacking), "lower the floor to 0, or add such documents", supply)
     grade3, all_ages = (np.concatenate([[0], np.cumsum(words[sequences[part]])]) for part in PARTS)
     budget = _budget(supply, settings)
     cuts = _best_prefixes(grade3, all_ages, settings.grade_ratio, budget)

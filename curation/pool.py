@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.versions import mixing_version
-from shared.files import short_hash, write_text, written_whole
+from shared.files import sha256_file, short_hash, write_text, written_whole
 from shared.manifest import InputEntry
 from shared.schema import PARQUET_OPTIONS, PARTS
 
@@ -72,12 +72,22 @@ def build_pool(sources: Sequence[ScoredSource], folder: Path, scratch: Path, thr
     outputs = [[source.name, *(f"{p.parent.name}/{p.name}" for p in source.scored)] for source in sources]
     pool_hash = short_hash([outputs, mixing_version()])
     home = folder / pool_hash
-    if not (home / ACCOUNT).is_file():
+    if (account := _read_account(home)) is None:
         _make(sources, home, scratch, threads)
-    account = json.loads((home / ACCOUNT).read_bytes())
+        account = _read_account(home)
+        assert account is not None, home
     return Pool(
         pool_hash, home, list(sources), pq.read_table(home / INDEX), account["documents_in"], account["dropped"]
     )
+
+
+def _read_account(home: Path) -> dict[str, Any] | None:
+    """Returns the account of a pool if it stands as it was written."""
+    try:
+        account: dict[str, Any] = json.loads((home / ACCOUNT).read_bytes())
+        return account if account["index_sha256"] == sha256_file(home / INDEX) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _make(sources: Sequence[ScoredSource], home: Path, scratch: Path, threads: int) -> None:
@@ -119,6 +129,7 @@ def _make(sources: Sequence[ScoredSource], home: Path, scratch: Path, threads: i
         pq.write_table(index, temporary, **PARQUET_OPTIONS)
     with written_whole(home / DUPLICATES) as temporary:
         pq.write_table(duplicates, temporary, **PARQUET_OPTIONS)
+    account["index_sha256"] = sha256_file(home / INDEX)
     write_text(home / ACCOUNT, json.dumps(account, indent=1) + "\n")
 
 

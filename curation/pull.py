@@ -59,10 +59,20 @@ def _local_files(source: SourceSettings) -> Pulled:
         raise UserError("source local/files has no folder", "name one with --local-files DIR")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder", "name one with --local-files DIR")
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+    there = [p for p in sorted(folder.rglob("*")) if p.is_file() and not _is_hidden(p.relative_to(folder))]
+    paths = [p for p in there if p.name.lower().endswith(SUFFIXES)]
     if not paths:
         raise UserError(f"{folder} holds no text", f"put {', '.join(SUFFIXES)} files there")
+    for path in paths:
+        if not path.as_posix().isprintable():
+            raise UserError(f"{path.as_posix()!a} has a name that cannot be written down", "rename it")
+    if others := sorted({p.suffix or p.name for p in there} - {p.suffix for p in paths}):
+        say(f"note: {len(there) - len(paths)} files of other kinds are left out: {', '.join(others[:8])}")
     return _listed(folder, paths)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _wanted(name: str, source: SourceSettings) -> Iterator[tuple[str, str]]:

@@ -3,10 +3,11 @@
 files -> classifier -> scored documents (slow, once) -> pool -> plan -> shards -> manifest (seconds, once a ratio)
 """
 
+import shlex
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +22,10 @@ from curation.settings import (
 )
 from shared.console import UserError, human, run_command, say
 from shared.settings import parse_command
+
+if TYPE_CHECKING:
+    from curation.mix import MixPlan
+    from curation.pool import Pool
 
 EXAMPLE = "python -m curation.run --grade-ratio 0.7 --profile starter"
 
@@ -37,7 +42,7 @@ class RunFlags(PlaceFlags):
     words: int | None = _mix_field("words")
     local_files: Path | None = Field(None, description="add a folder of your own .txt, .md, .jsonl(.gz), .parquet")
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the mix; left out: from the ratio"
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of the mix (letters, digits, . _ -)"
     )
     seed: int = _mix_field("seed")
     max_repeats: int = _mix_field("max_repeats")
@@ -108,11 +113,13 @@ def main() -> int:
                 facts = {"workers": flags.workers, "missing": missing, **watch.report()}
                 write_run_record(place.run_record, started, **place.record(data), **facts)
                 commit(make_manifest(pool, plan, splits, name, settings, classifier, missing), place)
-    _conclude(content, settings, plan.ratio, plan.n_words, manifest_path, missing, time.time() - started)
+    _conclude(content, settings, pool, plan, manifest_path, missing, time.time() - started)
     return 0
 
 
 def _settings(content: CurationFile, flags: RunFlags) -> CurationSettings:
+    if flags.local_files is not None and not flags.local_files.is_dir():
+        raise UserError(f"{flags.local_files} is not a folder", "name the folder of your texts with --local-files")
     settings = profile_settings(content, flags.profile, flags.local_files)
     over = {name: getattr(flags, name) for name in ("grade_ratio", "words", "seed", "max_repeats")}
     if over["max_repeats"] > 1 and over["words"] is None:
@@ -148,17 +155,24 @@ def _full_command(content: CurationFile) -> str:
 def _conclude(
     content: CurationFile,
     settings: CurationSettings,
-    ratio: float,
-    n_words: int,
+    pool: "Pool",
+    plan: "MixPlan",
     manifest_path: Path,
     missing: list[str],
     seconds: float,
 ) -> None:
+    for source, reasons in pool.dropped.items():
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        if pool.documents_in[source] == sum(reasons.values()):
+            say(f"warning: every document of {source} was dropped: {told or 'there was none'}")
+        elif reasons:
+            say(f"dropped from {source}: {told} (of {pool.documents_in[source]:,}; to be read in data/rejected)")
     if missing:
         say(f"warning: {len(missing)} files of the profile were missing (named above and in the manifest)")
     asked = settings.mix.grade_ratio
-    print(f"{manifest_path}: {human(n_words)} words, {ratio:.4f} third grade (asked {asked:g}), in {seconds:.1f} s")
-    print(f"next: python -m curation.composition {manifest_path}")
+    figures = f"{human(plan.n_words)} words, {plan.ratio:.4f} third grade (asked {asked:g})"
+    print(f"{manifest_path}: {figures}, in {seconds:.1f} s")
+    print(f"next: python -m curation.composition {shlex.quote(str(manifest_path))}")
     _announce(content, settings.profile)
 
 

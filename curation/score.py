@@ -2,9 +2,11 @@
 
 The pipeline is datatrove's; a task is a fixed bundle of files of one source, and its output stands whole under a name
 that holds the hash of everything that could change it: settings, input hashes, code, library versions. So work is
-skipped exactly when its result is there, whatever was stopped, changed or run with other workers.
+skipped exactly when its result is there as it was written, whatever was stopped, changed, damaged or run with other
+workers.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from curation.grading import Combination, grade_texts
 from curation.pull import SourceFile
 from curation.settings import CleaningSettings, GradingSettings, SourceSettings
 from curation.sources import READERS
-from shared.files import written_whole
+from shared.files import sha256_file, write_text, written_whole
 from shared.schema import PARQUET_OPTIONS, SCHEMA
 
 TASK_BYTES = 4_000_000  # of input files; from the input alone, so that workers never change a task
@@ -49,6 +51,21 @@ class ScoreTask:
     files: tuple[SourceFile, ...]
     scored: Path
     rejected: Path
+
+    @property
+    def receipt(self) -> Path:
+        """The file that says the task is done, with the hashes of what it wrote."""
+        return self.scored.with_suffix(".json")
+
+    def hashes(self) -> dict[str, str]:
+        return {"scored": sha256_file(self.scored), "rejected": sha256_file(self.rejected)}
+
+    def is_done(self) -> bool:
+        """Do both outputs stand as they were written?"""
+        try:
+            return bool(json.loads(self.receipt.read_bytes()) == self.hashes())
+        except (OSError, ValueError):
+            return False
 
 
 def make_tasks(
@@ -138,7 +155,7 @@ class GradeDocuments(PipelineStep):
 
 
 class WriteDocuments(PipelineStep):
-    """Writes a task's kept documents and its rejects; the kept ones last, so that their file tells the task is done."""
+    """Writes a task's kept documents and its rejects, and last the receipt that tells the task is done."""
 
     name, type = "write", "writer"
 
@@ -148,12 +165,13 @@ class WriteDocuments(PipelineStep):
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         task = self.tasks[rank]
-        with ExitStack() as files:  # closed in reverse: rejects are renamed first
+        with ExitStack() as files:
             kept = files.enter_context(_ParquetFile(task.scored, SCHEMA))
             rejected = files.enter_context(_ParquetFile(task.rejected, REJECTED_SCHEMA))
             while batch := list(islice(data, BATCH_DOCUMENTS)):
                 kept.write([_scored_row(document) for document in batch if not is_dropped(document)])
                 rejected.write([_rejected_row(document) for document in batch if is_dropped(document)])
+        write_text(task.receipt, json.dumps(task.hashes()))
         yield from ()
 
 

@@ -56,7 +56,7 @@ class CleaningSettings(Settings):
 class ClassifierSettings(Settings):
     """fastText over school grades; small, so that it trains in seconds and 12 GB stay free for the model."""
 
-    n_folds: int = Field(4, ge=2, description="labelled texts are graded by a model that never saw their work")
+    n_folds: int = Field(4, ge=2, le=20, description="labelled texts are graded by a model that never saw their work")
     window_words: int = Field(200, ge=50, description="labelled works are cut into windows of this many words")
     max_windows: int = Field(60, ge=1, description="windows of one work, so that no long book sets the tone")
     lines_per_grade: int = Field(100, ge=1, description="training lines of each grade: thinned evenly, or repeated")

@@ -23,11 +23,11 @@ def pull_sources(
     settings: CurationSettings, mirror: Path | None, raw_folder: Path
 ) -> tuple[dict[str, list[SourceFile]], list[str]]:
     """Returns every source's files, and the names of what is missing. Raises UserError where a mirror has nothing."""
-    if mirror is not None and not mirror.is_dir():
+    mirrored = [name for name, source in settings.sources.items() if source.mirror]
+    if mirror is not None and mirrored and not mirror.is_dir():
         raise UserError(f"mirror {mirror} is not a folder", "name the folder that holds the sources' own folders")
     pulled = {name: pull_source(name, source, mirror, raw_folder) for name, source in settings.sources.items()}
     missing = [line for source in pulled.values() for line in source.missing]
-    mirrored = [name for name, source in settings.sources.items() if source.mirror]
     if mirror is not None and mirrored and not any(pulled[name].files for name in mirrored):
         folders = ", ".join(settings.sources[name].mirror for name in mirrored)
         raise UserError(f"mirror {mirror} has none of the sources of profile {settings.profile}", f"it needs {folders}")
@@ -59,12 +59,7 @@ def score_sources(
         tasks[name] = make_tasks(
             name, source, files[name], data / "scored" / name / stage, data / "rejected" / name / stage
         )
-    pending = [
-        task
-        for source_tasks in tasks.values()
-        for task in source_tasks
-        if not (task.scored.is_file() and task.rejected.is_file())
-    ]
+    pending = [task for source_tasks in tasks.values() for task in source_tasks if not task.is_done()]
     if pending:
         n_files = sum(len(task.files) for task in pending)
         say(f"reading, cleaning and grading {n_files} files: {', '.join(dict.fromkeys(t.source for t in pending))}")

@@ -33,6 +33,7 @@ class VerifyFlags(Settings):
 class _Seen:
     """What the documents read so far add up to."""
 
+    n_unread: int = 0  # shards that cannot be trusted
     doc_ids: Counter[str] = field(default_factory=Counter)
     texts: dict[str, str] = field(default_factory=dict)  # hash of the text -> doc_id
     works: dict[str, set[str]] = field(default_factory=lambda: {"train": set(), "val": set()})
@@ -56,7 +57,9 @@ def main() -> int:
         for entry, path in zip(entries, paths[split], strict=True)
         for problem in _check_shard(split, entry, path, manifest, seen)
     ]
-    problems += _check_mix(manifest, seen)
+    problems += _check_settings(manifest, flags.manifest)
+    if seen.n_unread == 0:
+        problems += _check_mix(manifest, seen)
     ratio = seen.n_words_grade3["train"] / max(1, seen.n_words["train"])
     facts = {
         "documents": sum(seen.doc_ids.values()),
@@ -89,6 +92,7 @@ def _check_shard(split: str, entry: ShardEntry, path: Path, manifest: Manifest, 
         yield f"its name does not end in {entry.sha256[:8]}, the beginning of its SHA-256"
     if sha256_file(path) != entry.sha256:
         yield f"its SHA-256 is not {entry.sha256[:16]}..."
+        seen.n_unread += 1
         return  # nothing else in it can be trusted
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -127,9 +131,10 @@ def _check_document(
     seen.works[split].add(str(document["work"]))
     if document["n_words"] != n_words or document["n_chars"] != len(text):
         yield f"{doc_id}: n_words or n_chars is not that of its text"
-    if document["fk_grade"] is not None and document["fk_grade"] != flesch_kincaid_grade(text):
+    is_graded = document["grade"] is not None
+    if is_graded and document["fk_grade"] != flesch_kincaid_grade(text):
         yield f"{doc_id}: fk_grade is not that of its text"
-    limit = manifest.settings["grading"]["min_probability"]
+    limit = manifest.settings.get("grading", {}).get("min_probability", 0.5)
     p_grade3 = document["p_grade3"]
     if (part == "grade3") != (isinstance(p_grade3, float) and p_grade3 >= limit):
         yield f"{doc_id}: part {part} does not follow from p_grade3 {p_grade3}"
@@ -142,9 +147,21 @@ def _check_document(
         mine.update(n_docs=1, n_words=n_words, n_words_grade3=n_words if part == "grade3" else 0)
 
 
+def _check_settings(manifest: Manifest, path: Path) -> Iterator[str]:
+    """Yields where the manifest contradicts itself."""
+    if manifest.name != path.stem:
+        yield f"its name is {manifest.name}, its file's {path.stem}"
+    if manifest.settings_hash != short_hash(manifest.settings):
+        yield "settings_hash is not that of the settings"
+    if manifest.profile != manifest.settings.get("profile"):
+        yield "profile is not that of the settings"
+    if manifest.grade_ratio.target != manifest.settings.get("mix", {}).get("grade_ratio"):
+        yield "grade_ratio.target is not that of the settings"
+
+
 def _check_mix(manifest: Manifest, seen: _Seen) -> Iterator[str]:
     """Yields what is wrong between the shards, and between them and the manifest."""
-    max_repeats = manifest.settings["mix"]["max_repeats"]
+    max_repeats = manifest.settings.get("mix", {}).get("max_repeats", 1)
     for doc_id, count in seen.doc_ids.items():
         allowed = max_repeats if doc_id.startswith("train/") else 1
         if count > allowed:
@@ -154,10 +171,6 @@ def _check_mix(manifest: Manifest, seen: _Seen) -> Iterator[str]:
     ratio = seen.n_words_grade3["train"] / max(1, seen.n_words["train"])
     if abs(ratio - manifest.grade_ratio.actual) > RATIO_TOLERANCE:
         yield f"grade_ratio.actual is {manifest.grade_ratio.actual}, the shards have {ratio}"
-    if manifest.grade_ratio.target != manifest.settings["mix"]["grade_ratio"]:
-        yield "grade_ratio.target is not the grade_ratio of the settings"
-    if manifest.settings_hash != short_hash(manifest.settings):
-        yield "settings_hash is not that of the settings"
     for source in manifest.sources:
         licenses = " AND ".join(sorted(seen.licenses.get(source.name, set())))
         if source.license != licenses:

@@ -107,6 +107,8 @@ _REPAIRS = {
     errno.EACCES: "give yourself the right to it, or choose another place",
     errno.EPERM: "give yourself the right to it, or choose another place",
     errno.ENOTDIR: "a file stands where a folder is needed: move it, or choose another folder",
+    errno.EISDIR: "a folder stands where a file is needed: move it, or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EEXIST: "a file stands where a folder is needed: move it, or choose another folder",
 }
 

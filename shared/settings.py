@@ -70,6 +70,10 @@ def parse_command(
     import tyro
 
     defaults = defaults or {}
+    given = sys.argv[1:] if args is None else args
+    if empty := [arg for arg in given if not arg or arg.endswith("=")]:
+        before = given[given.index(empty[0]) - 1] if not empty[0] else empty[0].rstrip("=")
+        raise UserError(f"{before} has an empty value", "give it one, or leave it out")
     fields = [
         (
             name,

@@ -170,6 +170,11 @@ def test_a_pool_without_a_part_is_a_shortage() -> None:
         plan_mix(only, MixSettings())
 
 
+def test_a_floor_on_what_is_not_there_is_a_shortage() -> None:
+    with pytest.raises(Shortage, match="grade3 has nothing of genre opera, which has a floor"):
+        plan_mix(pool_of([100] * 100), MixSettings(floors={"genre": {"opera": 0.1}}))
+
+
 def test_another_seed_takes_other_documents() -> None:
     pool = pool_of([100] * 1000)
     plans = [plan_mix(pool, MixSettings(words=20_000, seed=seed)) for seed in (0, 1)]

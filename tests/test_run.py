@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -120,6 +121,44 @@ def test_a_damaged_shard_is_found_and_made_again(starter_mix: Mix, tmp_path: Pat
     assert "SHA-256" in done.stdout
     assert mix.run().returncode == 0
     assert bytes_of(mix) == whole
+
+
+DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
+    "a bit of a scored file": ("scored/**/*.parquet", lambda raw: raw[:3000] + bytes([raw[3000] ^ 1]) + raw[3001:]),
+    "half a scored file": ("scored/**/*.parquet", lambda raw: raw[: len(raw) // 2]),
+    "half an index": ("pools/*/documents.parquet", lambda raw: raw[: len(raw) // 2]),
+    "no account": ("pools/*/account.json", lambda raw: b"{"),
+    "half a model": ("models/*/all.bin", lambda raw: raw[: len(raw) // 2]),
+    "no classifier record": ("models/*/classifier.json", lambda raw: b"[]"),
+    "no run record": ("shards/*/run.json", lambda raw: b"\n"),
+    "an odd run record": ("shards/*/run.json", lambda raw: b'{"manifest": 5}'),
+    "no rejects": ("rejected/**/*.parquet", None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_made_again(starter_mix: Mix, tmp_path: Path, damage: str) -> None:
+    mix = Mix(tmp_path / "copy")
+    shutil.copytree(starter_mix.folder, mix.folder)
+    pattern, harm = DAMAGES[damage]
+    for path in list(mix.data.glob(pattern)):
+        path.write_bytes(harm(path.read_bytes())) if harm else path.unlink()
+    mix.manifest().unlink()
+    done = mix.run()
+    assert done.returncode == 0, done.stderr
+    assert bytes_of(mix) == bytes_of(starter_mix)
+
+
+@pytest.mark.parametrize("content", ['{"x"', "", "{}", "[]"])
+def test_a_damaged_manifest_is_replaced_as_its_hint_says(starter_mix: Mix, tmp_path: Path, content: str) -> None:
+    mix = Mix(tmp_path / "copy")
+    shutil.copytree(starter_mix.folder, mix.folder)
+    mix.manifest().write_text(content)
+    done = mix.run()
+    assert done.returncode == 2
+    assert "--replace" in done.stderr
+    assert mix.run("--replace").returncode == 0
+    assert bytes_of(mix) == bytes_of(starter_mix)
 
 
 def test_datasets_loads_the_mix_folder(starter_mix: Mix, tmp_path: Path) -> None:
@@ -295,6 +334,7 @@ WRONG = {
     "empty mirror": (["--profile", "full", "--mirror", "{empty}"], "has none of the sources", "labelled/graded_readers"),
     "empty folder": (["--local-files", "{empty}"], "holds no text", ".jsonl"),
     "missing folder": (["--local-files", "nowhere"], "nowhere is not a folder", "--local-files"),
+    "an empty value": (["--local-files", ""], "--local-files has an empty value", "leave it out"),
     "odd name": (["--name", "../x"], "--name ../x", ""),
     "unknown executor": (["--executor", "moon"], "moon", "--help"),
     "missing settings": (["--pipelines", "nowhere.yaml"], "nowhere.yaml not found", "pipelines.yaml"),

@@ -158,6 +158,13 @@ def test_a_copyrighted_book_is_refused_whole(tmp_path: Path) -> None:
     assert [d.metadata["dropped"] for d in dropped] == ["copyrighted"]
 
 
+def test_a_damaged_book_is_dropped_and_told(tmp_path: Path) -> None:
+    path = book(tmp_path, BOOK, "textbooks/novels")
+    path.write_bytes(path.read_bytes()[:200])
+    kept, dropped = read("textbooks/novels", path)
+    assert (kept, [d.metadata["dropped"] for d in dropped]) == ([], ["unreadable_file"])
+
+
 def test_syllables_printed_apart_are_joined_only_in_primers(tmp_path: Path) -> None:
     primer = BOOK.replace("children", "chil-dren").replace("upside down", "up-side-down in the gov-ern-or's gar-den")
     kept, _ = read("textbooks/readers", book(tmp_path, primer))

@@ -7,6 +7,7 @@ school readers, the grade of the series. A book's number, not its file, is its n
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,7 +63,7 @@ def gutenberg_books() -> tuple[Book, ...]:
                 row["source"],
                 row["file"],
                 int(row["gutenberg_id"]),
-                row["title"],
+                row["title"].replace(" : $b ", ": "),
                 row["author"],
                 int(row["grade"]) if row["grade"] else None,
             )
@@ -88,12 +89,18 @@ def read_gutenberg(path: Path, source: str, settings: SourceSettings, cleaning: 
         return make_document(source, settings, work, position, text, title=title, url=url, genre=genre)
 
     raw = path.read_bytes()
-    text = _decode(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    try:
+        text = _decode(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        yield drop(document("book", str(error)), "unreadable_file")
+        return
     if _COPYRIGHTED.search(text, 0, 30_000):
         yield drop(document("book", text[:2000]), "copyrighted")
         return
     left_out: dict[str, list[str]] = {}
     sections = list(_sections(_body(text), is_school_book, left_out))
+    if not sections:
+        yield drop(document("book", text[:2000]), "no_text")
     position = 0
     for section in _long_enough(sections):
         genre = "verse" if section.n_verse_words > section.n_words / 2 else None
@@ -137,15 +144,17 @@ _BRACKETS = re.compile(
     r"\[(?:Illustration|Footnote|Transcriber|Editor|Decoration|Music|Pg|Page|Sidenote|Blank)[^\]]{0,3000}\]",
     re.IGNORECASE,
 )
-_SMALL_MARKS = re.compile(r"\[\d+\]|\{\d+\}|\[[A-Z]\]")
+_SMALL_MARKS = re.compile(r"\[(?:Pg|Page)? ?\d+\.?\]?|\{\d+\}|\[[A-Z]\]|</?[pbi]>")
 _MARKED_LETTER = re.compile(r"\[[^\w\s\]]{1,2}([A-Za-z]{1,2})\]|\[([A-Za-z]{1,2})[^\w\s\]]{1,2}\]")
 _BOLD = re.compile(r"=([^=\n]{1,60})=")
 
 _NAMED_HEADING = re.compile(
-    r"(?:CHAPTER|LESSON|BOOK|PART|SECTION|STORY|LETTER|SCENE|ACT|CANTO|ADVENTURE)\b.{0,60}|[IVXLC]+\.?", re.IGNORECASE
+    r"(?:CHAPTER|LESSON|BOOK|PART|SECTION|STORY|LETTER|SCENE|ACT|CANTO|ADVENTURE)\b.{0,60}|[IVXLC]+\.?",
+    re.IGNORECASE,
 )
+_LINE_END_HYPHEN = re.compile(r"(?<=[a-z])(-) (?=[a-z])(?!(?:and|or|to) )")  # "to- day" was to-day over two lines
 _PAGE_NUMBER = re.compile(r"\W*[\divxlc]{1,6}\W*|\W*\d+\W+[A-Z' .]+|[A-Z' .]+\W+\d+\W*")
-_CONTENTS = re.compile(r"(?:TABLE OF )?CONTENTS|(?:LIST OF )?ILLUSTRATIONS")
+_CONTENTS = re.compile(r"(?:TABLE OF )?CONTENTS|(?:LIST OF )?ILLUSTRATIONS|LIST OF CHAPTERS")
 _NO_TEXT_FOR_READERS = re.compile(
     rf"{_CONTENTS.pattern}|INDEX|ADVERTISEMENT|TRANSCRIBER|FOOTNOTES?\b|NOTES\b|ERRATA"
     r"|BIBLIOGRAPHY|BY THE SAME AUTHOR|OTHER BOOKS|BOOKS BY|COPYRIGHT"
@@ -161,7 +170,7 @@ _SCHOOL_TEACHER_MATTER = re.compile(
 _WORD_LIST = re.compile(r"WORD LIST|VOCABULARY|GLOSSARY|SPELLING|NEW WORDS|WORDS\b|THE ALPHABET|ALPHABET")
 _BOILERPLATE = re.compile(
     r"project gutenberg|gutenberg\.(?:org|net)|distributed\s+proofread|\be-?text\b|^produced by"
-    r"|^(?:transcriber|scanner)'s note",
+    r"|^(?:transcriber|scanner)'s note|^footnotes?\b|^the end\W*$",
     re.IGNORECASE,
 )
 
@@ -179,18 +188,18 @@ def _why_left_out(heading: str, is_school_book: bool) -> str:
 def _sections(body: str, is_school_book: bool, left_out: dict[str, list[str]]) -> Iterator[_Section]:
     """Yields the sections of a book under their headings; puts what is not running text into left_out, by reason."""
     body = _BRACKETS.sub("", body)
-    if "[" in body or "{" in body:
+    if "[" in body or "{" in body or "<" in body:
         body = _MARKED_LETTER.sub(r"\1\2", _SMALL_MARKS.sub("", body))
     if "=" in body:
         body = _BOLD.sub(r"\1", body)
-    body = _joined_syllables(body.replace("_", "").expandtabs(4))
+    body = _joined_syllables(body.replace("_", "").replace("|", "").expandtabs(4))
     section = _Section()
     reason = contents = ""
     for block in re.split(r"\n[ \t]*\n", body):
         lines = [line.rstrip() for line in block.split("\n") if line.strip()]
         if not lines:
             continue
-        text = " ".join(line.strip() for line in lines)
+        text = _LINE_END_HYPHEN.sub(r"\1", " ".join(line.strip() for line in lines))
         if not any(map(str.isalpha, text)) or (len(lines) == 1 and _PAGE_NUMBER.fullmatch(text)):
             continue  # an ornament or a page number is no text at all
         if _is_heading(text, lines):
@@ -217,6 +226,8 @@ def _sections(body: str, is_school_book: bool, left_out: dict[str, list[str]]) -
 def _is_heading(text: str, lines: list[str]) -> bool:
     if len(lines) > 3 or len(text) > 100:
         return False
+    if text[-1] in ",;" or '"' in text or "\u201c" in text or "\u201d" in text:
+        return False  # somebody who speaks loudly, or a speaker's name
     return text.isupper() or (len(lines) == 1 and _NAMED_HEADING.fullmatch(text) is not None)
 
 

@@ -32,10 +32,10 @@ def read_local_file(
     def bad(position: str, reason: str, text: str = "") -> Document:
         return drop(make_document(source, settings, name, position, text), reason)
 
-    if path.suffix in (".txt", ".md"):
+    if path.suffix.lower() in (".txt", ".md"):
         yield from _read_text(path, name, source, settings, cleaning, bad)
         return
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _json_rows(path)
     for position, row, reason in rows:
         if reason:
             yield bad(position, reason, str(row or ""))
@@ -44,8 +44,8 @@ def read_local_file(
         if not isinstance(text, str):
             yield bad(position, "no_text")
             continue
-        facts = {key: str(row[key]) for key in _OPTIONAL if row.get(key)}
-        work = str(row["work"]) if row.get("work") else f"{name}#{position}"
+        facts = {key: value for key in _OPTIONAL if isinstance(value := row.get(key), str) and value.isprintable()}
+        work = row["work"] if isinstance(row.get("work"), str) else f"{name}#{position}"
         paragraphs = re.split(r"\n\s*\n", text)
         for i, document in enumerate(cut(paragraphs, cleaning, whole=True)):
             made = make_document(source, settings, name, f"{position}.{i}", "\n\n".join(document), **facts)
@@ -71,7 +71,7 @@ def _read_text(
 def _json_rows(path: Path) -> Iterator[tuple[str, Any, str]]:
     """Yields (line number, object, reason why it cannot be used)."""
     number = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():

@@ -22,7 +22,7 @@ _LICENSES = {
     "CC-0": "CC0-1.0",
     "PUBLIC DOMAIN": "CC-PDM-1.0",
 }
-_METADATA = re.compile(r"^\* (License|Text|Illustration|Adaptation|Translation|Language): *(.*)$", re.MULTILINE)
+_METADATA = re.compile(r"^\* ([A-Z][A-Za-z ]{1,20}): *(.*)$", re.MULTILINE)
 
 
 def read_picture_books(
