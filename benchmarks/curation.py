@@ -79,7 +79,7 @@ def main() -> None:
         return result
 
     with tempfile.TemporaryDirectory() as folder:
-        classifier_folder = ensure_classifier(settings, files, Path(folder))
+        classifier_folder = ensure_classifier(settings, files, Path(folder), workers=1)
         record = read_record(classifier_folder)
         classifier, fit = GradeClassifier(classifier_folder, record), Combination(**record["combination"])
         classifier.predict(["warm up"], ["none"])

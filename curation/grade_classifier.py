@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,10 +51,12 @@ def classifier_line(text: str) -> str:
     return " ".join(_TOKEN_GAP.sub(r" \1 ", text.lower()).split())
 
 
-def train_models(labelled: Sequence[LabelledText], settings: ClassifierSettings, folder: Path) -> dict[str, str]:
-    """Trains `all` and the fold models into a folder. Returns the SHA-256 of each model file by its name."""
-    hashes = {}
-    for name in [ALL, *map(str, range(settings.n_folds))]:
+def train_models(
+    labelled: Sequence[LabelledText], settings: ClassifierSettings, folder: Path, workers: int
+) -> dict[str, str]:
+    """Trains `all` and the fold models into a folder, so many at a time. Returns the SHA-256 of each model file."""
+
+    def train(name: str) -> tuple[str, str]:
         chosen = [t for t in labelled if name == ALL or str(fold_of(t.work, settings.n_folds)) != name]
         if len({round(t.grade) for t in chosen}) < 2:
             raise UserError(
@@ -61,8 +64,10 @@ def train_models(labelled: Sequence[LabelledText], settings: ClassifierSettings,
             )
         path = folder / f"{name}.bin"
         _fit(chosen, settings, path)
-        hashes[path.name] = sha256_file(path)
-    return hashes
+        return path.name, sha256_file(path)
+
+    with ThreadPoolExecutor(workers) as pool:  # of threads that wait for a process each
+        return dict(pool.map(train, [ALL, *map(str, range(settings.n_folds))]))
 
 
 def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: Path) -> None:

@@ -46,19 +46,23 @@ def classifier_folder(settings: CurationSettings, files: dict[str, list[SourceFi
     )
 
 
-def ensure_classifier(settings: CurationSettings, files: dict[str, list[SourceFile]], models: Path) -> Path:
+def ensure_classifier(
+    settings: CurationSettings, files: dict[str, list[SourceFile]], models: Path, workers: int
+) -> Path:
     """Returns the folder of the classifier, trained now if it is not there yet."""
     folder = classifier_folder(settings, files, models)
     if not is_whole(folder):
         say(f"training the grade classifier on {', '.join(settings.labels)} (once for these labels and settings)")
-        train_classifier(settings, files, folder)
+        train_classifier(settings, files, folder, workers)
     return folder
 
 
-def train_classifier(settings: CurationSettings, files: dict[str, list[SourceFile]], folder: Path) -> None:
+def train_classifier(
+    settings: CurationSettings, files: dict[str, list[SourceFile]], folder: Path, workers: int
+) -> None:
     """Trains the models, fits the combination on their out-of-fold grades, and writes the record last."""
     labelled = read_labelled(settings, files)
-    hashes = train_models(labelled, settings.classifier, folder)
+    hashes = train_models(labelled, settings.classifier, folder, workers)
     record = {
         "models": hashes,
         "settings": settings.classifier.model_dump(),

@@ -83,7 +83,7 @@ def main() -> int:
         with watch("pull"):
             files, missing = pull_sources(settings, flags.mirror, data / "raw")
         with watch("classifier"):
-            classifier = ensure_classifier(settings, files, data / "models")
+            classifier = ensure_classifier(settings, files, data / "models", flags.workers)
         with watch("score"):
             scored = score_sources(settings, files, classifier, data, flags.workers, watch)
         with watch("pool"):

@@ -39,7 +39,7 @@ def main() -> None:
     only_labels = settings.model_copy(update={"sources": {name: settings.sources[name] for name in settings.labels}})
     with sole_writer(flags.data_dir):
         files, _missing = pull_sources(only_labels, flags.mirror, flags.data_dir / "raw")
-        folder = ensure_classifier(settings, files, flags.data_dir / "models")
+        folder = ensure_classifier(settings, files, flags.data_dir / "models", flags.workers)
     record = read_record(folder)
     fit = Combination(**record["combination"])
     held_out = grade_held_out(read_labelled(settings, files), GradeClassifier(folder, record))

@@ -168,11 +168,10 @@ _SCHOOL_TEACHER_MATTER = re.compile(
     r"|EXERCISES?\b|DIACRITICAL|PRONUNCIATION|PHONIC|TABLE OF|KEY TO"
 )
 _WORD_LIST = re.compile(r"WORD LIST|VOCABULARY|GLOSSARY|SPELLING|NEW WORDS|WORDS\b|THE ALPHABET|ALPHABET")
-_BOILERPLATE = re.compile(
-    r"project gutenberg|gutenberg\.(?:org|net)|distributed\s+proofread|\be-?text\b|^produced by"
-    r"|^(?:transcriber|scanner)'s note|^footnotes?\b|^the end\W*$",
-    re.IGNORECASE,
-)
+_BOILERPLATE = ("project gutenberg", "gutenberg.org", "gutenberg.net", "distributed proofread", " etext", " e-text")
+_BOILERPLATE_STARTS = (
+    "produced by", "etext", "e-text", "transcriber's note", "scanner's note", "footnote", "the end.", "the end!",
+)  # fmt: skip
 
 
 def _why_left_out(heading: str, is_school_book: bool) -> str:
@@ -233,7 +232,8 @@ def _is_heading(text: str, lines: list[str]) -> bool:
 
 def _why_no_text(text: str, lines: list[str]) -> str:
     """Returns the reason why a block is not running text, or ''."""
-    if _BOILERPLATE.search(text):
+    lower = text.lower()
+    if lower.startswith(_BOILERPLATE_STARTS) or lower == "the end" or any(words in lower for words in _BOILERPLATE):
         return "boilerplate"
     if re.search(r"[.!?]", text):
         return ""
@@ -279,7 +279,7 @@ _SYLLABLES = re.compile(r"\b[A-Za-z]+(?:-[a-z]+)+\b")
 
 def _joined_syllables(body: str) -> str:
     """Returns the text of a primer that prints syl-la-bles apart with its words whole; any other text as it is."""
-    if len(re.findall(r"\b[A-Za-z]+-[a-z]+-[a-z]+\b", body)) * 400 < body.count(" "):
+    if len(re.findall(r"-[a-z]+-[a-z]", body)) * 400 < body.count(" "):
         return body
     known = read_syllables()
 
