@@ -5,6 +5,7 @@ import dataclasses
 import io
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -99,7 +100,7 @@ def parse_command(
     except SystemExit as leave:
         if leave.code in (0, None):
             raise
-        raise UserError(_first_sentence(said.getvalue()), f"python -m {_module_name()} --help") from None
+        raise _unreadable(_first_sentence(said.getvalue()), kind, given) from None
     names = [_flag(name, field) for name, field in kind.model_fields.items()]
     if unknown:
         flag = unknown[0].partition("=")[0]
@@ -107,6 +108,18 @@ def parse_command(
         hint = nearest(flag, names) if is_flag else f"example: {example}"
         raise UserError(f"{flag} is not {'a flag' if is_flag else 'an argument'} of this command", hint)
     return _validated_flags(kind, vars(parsed))
+
+
+def _unreadable(told: str, kind: type[BaseModel], given: Sequence[str]) -> UserError:
+    """Returns what tyro told of a value that it could not read, as the flag, its value and what it takes."""
+    for name, field in kind.model_fields.items():
+        flag = _flag(name, field)
+        types: list[Any] = [arg for arg in get_args(field.annotation) or [field.annotation] if arg is not type(None)]
+        takes = {int: "a whole number", float: "a number"}.get(types[0], "one of " + ", ".join(map(str, types)))
+        value = next((given[i + 1] for i in range(len(given) - 1) if given[i] == flag), None)
+        if re.search(rf"(?<![\w-]){flag}(?![\w-])", told) and value is not None:
+            return UserError(f"{flag} {value}: it takes {takes}", _bounds(field))
+    return UserError(told, f"python -m {_module_name()} --help")
 
 
 def _validated_flags(kind: type[AnySettings], values: dict[str, Any]) -> AnySettings:

@@ -320,7 +320,7 @@ def test_stopping_is_quiet(grading: tuple["subprocess.Popen[str]", list[int]], s
 WRONG = {
     "ratio above": (["--grade-ratio", "0.95"], "--grade-ratio 0.95", "at most 0.9"),
     "ratio below": (["--grade-ratio", "0.3"], "--grade-ratio 0.3", "at least 0.5"),
-    "ratio no number": (["--grade-ratio", "abc"], "abc", "--help"),
+    "ratio no number": (["--grade-ratio", "abc"], "--grade-ratio abc: it takes a number", "at least 0.5"),
     "ratio nan": (["--grade-ratio", "nan"], "--grade-ratio nan", "at least 0.5"),
     "unknown profile": (["--profile", "startr"], "unknown profile startr", "did you mean starter?"),
     "unknown flag": (["--grade-rato", "0.7"], "--grade-rato", "did you mean --grade-ratio?"),
@@ -336,7 +336,7 @@ WRONG = {
     "missing folder": (["--local-files", "nowhere"], "nowhere is not a folder", "--local-files"),
     "an empty value": (["--local-files", ""], "--local-files has an empty value", "leave it out"),
     "odd name": (["--name", "../x"], "--name ../x", ""),
-    "unknown executor": (["--executor", "moon"], "moon", "--help"),
+    "unknown executor": (["--executor", "moon"], "--executor moon: it takes one of local", ""),
     "missing settings": (["--pipelines", "nowhere.yaml"], "nowhere.yaml not found", "pipelines.yaml"),
     "data is a file": (["--data-dir", "{file}"], "{file}", ""),
     "unwritable": (["--data-dir", "/proc/nowhere"], "/proc/nowhere", "folder"),

@@ -33,7 +33,8 @@ def test_flags_go_before_defaults_and_those_before_the_class() -> None:
     ("args", "error", "hint"),
     [
         (["--ratio", "2"], "--ratio 2.0", "at most 0.9"),
-        (["--ratio", "x"], "--ratio", ""),
+        (["--ratio", "x"], "--ratio x: it takes a number", "at most 0.9"),
+        (["--words", "20k"], "--words 20k: it takes a whole number", "more than 0"),
         (["--ratoi", "2"], "--ratoi is not a flag", "did you mean --ratio?"),
         (["--jsn"], "--jsn is not a flag", "did you mean --json?"),
         (["--words"], "--words", ""),
