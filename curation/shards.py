@@ -78,7 +78,7 @@ def standing_mix(place: MixPlace, settings: CurationSettings, pool: Pool) -> Man
         return None
     root = place.manifest.resolve().parent.parent
     entries = [entry for shards in manifest.splits.values() for entry in shards]
-    if any((root / entry.path).parent != place.shards.resolve() for entry in entries):
+    if any((root / entry.path).resolve().parent != place.shards.resolve() for entry in entries):
         return None  # made with another --data-dir
     are_whole = all((root / e.path).is_file() and sha256_file(root / e.path) == e.sha256 for e in entries)
     return manifest if are_whole and place.run_record.is_file() else None

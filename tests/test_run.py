@@ -107,6 +107,20 @@ def test_a_second_run_says_so_and_touches_nothing(starter_mix: Mix) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_data_folder_elsewhere_is_known_again(tmp_path: Path) -> None:
+    mix = Mix(tmp_path / "home")
+    mix.data = tmp_path / "another disk" / "data"
+    assert mix.run().returncode == 0
+    assert verified(mix)
+    assert "stands already" in mix.run().stderr
+
+
+def test_repeats_are_written_and_verified(starter_mix: Mix) -> None:
+    done = starter_mix.run("--grade-ratio", 0.9, "--words", 45_000, "--max-repeats", 2, "--name", "twice")
+    assert done.returncode == 0, done.stderr
+    assert verified(starter_mix, "twice")
+
+
 def test_a_damaged_shard_is_found_and_made_again(starter_mix: Mix, tmp_path: Path) -> None:
     mix = Mix(tmp_path)
     assert mix.run().returncode == 0
