@@ -70,11 +70,8 @@ def cut(paragraphs: Iterable[str], settings: CleaningSettings, whole: bool = Fal
     document: list[str] = []
     done = n_words = 0
     for piece, length in zip(pieces, lengths, strict=True):
-        middle_of_piece = done + length / 2
-        if document and (
-            middle_of_piece >= quota * (1 + int((done - n_words) / quota + 0.5))
-            or n_words + length > settings.max_words
-        ):
+        next_cut = quota * (1 + int((done - n_words) / quota + 0.5))  # cuts belong at whole multiples of the quota
+        if document and (done + length / 2 >= next_cut or n_words + length > settings.max_words):
             yield document
             document, n_words = [], 0
         document.append(piece)

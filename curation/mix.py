@@ -80,8 +80,8 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
         lacking += [
             f"{part} has nothing of {column} {value}, which has a floor"
             for column, floors in settings.floors.items()
-            for value, share in floors.items()
-            if share and value not in pool[column].take(rows).to_pylist()
+            for value, least in floors.items()
+            if least and value not in pool[column].take(rows).to_pylist()
         ]
         sequences[part] = np.tile(np.array(sequence, dtype=np.int64), settings.max_repeats)
         supply[part] = PartPlan(

@@ -100,7 +100,7 @@ def main() -> int:
         for note in plan_notes(plan, pool.train, settings.mix):
             say(f"note: {note}")
         if flags.dry_run:
-            say("dry run: nothing was written")
+            say("dry run: no mix was written")
             return 0
         with sole_writer(flags.manifest_dir, f".{name}.lock"):
             remove_temporary_files(flags.manifest_dir, recursive=False)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from shared.console import EXIT_FAILURE, human, run_command
 from shared.files import sha256_file, short_hash
-from shared.manifest import Manifest, ShardEntry
+from shared.manifest import Manifest, ShardEntry, read_manifest, shard_paths
 from shared.settings import Settings, parse_command
 
 EXAMPLE = "python -m curation.verify data_manifests/mix70.json"
@@ -45,8 +45,6 @@ class _Seen:
 
 def main() -> int:
     flags = parse_command(VerifyFlags, "Recomputes a mix's hashes, counts, ratio and grades from its shards.", EXAMPLE)
-
-    from shared.manifest import read_manifest, shard_paths
 
     manifest = read_manifest(flags.manifest)
     paths = shard_paths(flags.manifest, manifest)

@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_module(module: str, *args: object, cwd: Path = ROOT, **env: str) -> "subprocess.CompletedProcess[str]":
