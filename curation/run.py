@@ -16,12 +16,11 @@ from curation.settings import (
     CurationSettings,
     MixSettings,
     PlaceFlags,
-    named_pipelines_file,
     profile_settings,
     read_curation_file,
 )
 from shared.console import UserError, human, run_command, say
-from shared.settings import parse_command
+from shared.settings import named_pipelines_file, parse_command
 
 if TYPE_CHECKING:
     from curation.mix import MixPlan

@@ -1,14 +1,13 @@
 """Every setting of curation, once: bounds and help on the field, values in pipelines.yaml, flags on top."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from shared.console import UserError, nearest
-from shared.settings import PIPELINES_FILE, Settings, read_yaml, validated
+from shared.settings import PIPELINES_FILE, Settings, read_section
 
 LOCAL_FILES = "local/files"  # the source that --local-files adds
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -167,17 +166,9 @@ class PlaceFlags(Settings):
     )
 
 
-def named_pipelines_file() -> Path:
-    """Returns the settings file that the command line names: its values are the defaults of the other flags."""
-    args = sys.argv[1:]
-    named = [args[i + 1] for i in range(len(args) - 1) if args[i] == "--pipelines"]
-    named += [arg.partition("=")[2] for arg in args if arg.startswith("--pipelines=")]
-    return Path(named[-1]) if named else PIPELINES_FILE
-
-
 def read_curation_file(path: Path) -> CurationFile:
     """Returns pipelines.yaml, validated. Raises UserError naming the key that is wrong."""
-    content = validated(CurationFile, read_yaml(path), str(path))
+    content = read_section(CurationFile, path)
     for name, profile in content.profiles.items():
         for source in [*profile.sources, *profile.labels]:
             if source not in content.sources:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from curation.settings import PlaceFlags, named_pipelines_file, profile_settings, read_curation_file
+from curation.settings import PlaceFlags, profile_settings, read_curation_file
 from shared.console import run_command, say, table
-from shared.settings import parse_command
+from shared.settings import named_pipelines_file, parse_command
 
 if TYPE_CHECKING:
     pass

@@ -17,6 +17,12 @@ from shared.console import UserError, nearest
 
 AnySettings = TypeVar("AnySettings", bound=BaseModel)
 PIPELINES_FILE = Path(__file__).resolve().parent.parent / "pipelines.yaml"
+# The sections of pipelines.yaml. Each package reads its own, and knows a misspelt one from a neighbour's.
+SECTIONS = (
+    *("default_profile", "profiles", "sources", "cleaning", "classifier", "grading", "mix"),  # curation
+    *("tokenizer", "recipe", "loop", "models"),  # training
+    "pipelines",
+)
 
 
 class Settings(BaseModel):
@@ -36,6 +42,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "see pipelines.yaml of the checkout for the layout")
     return content
+
+
+def read_section(kind: type[AnySettings], path: Path) -> AnySettings:
+    """Returns the sections of a settings file that `kind` has fields for. Raises UserError naming the key in error."""
+    content = read_yaml(path)
+    for key in content:
+        if key not in SECTIONS:
+            raise UserError(f"{path}: {key} is not a setting", nearest(str(key), SECTIONS))
+    return validated(kind, {key: value for key, value in content.items() if key in kind.model_fields}, str(path))
+
+
+def named_pipelines_file() -> Path:
+    """Returns the settings file that the command line names: its values are the defaults of the other flags."""
+    args = sys.argv[1:]
+    named = [args[i + 1] for i in range(len(args) - 1) if args[i] == "--pipelines"]
+    named += [arg.partition("=")[2] for arg in args if arg.startswith("--pipelines=")]
+    return Path(named[-1]) if named else PIPELINES_FILE
 
 
 def validated(kind: type[AnySettings], values: dict[str, Any], where: str) -> AnySettings:
