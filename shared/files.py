@@ -4,14 +4,16 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared.console import UserError
+from shared.console import UserError, say
 
 TEMPORARY_PREFIX = ".half-written-"
 
@@ -74,7 +76,9 @@ def short_hash(value: object) -> str:
 
 
 @contextmanager
-def sole_writer(folder: Path, name: str = ".lock") -> Iterator[None]:
+def sole_writer(
+    folder: Path, name: str = ".lock", hint: str = "wait for it to end, or give this run a --data-dir of its own"
+) -> Iterator[None]:
     """Holds a lock in a folder, freed by the system however the process ends. Raises UserError naming the holder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +91,7 @@ def sole_writer(folder: Path, name: str = ".lock") -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another run"
-            raise UserError(
-                f"{folder} is in use by {holder}", "wait for it to end, or give this run a --data-dir of its own"
-            ) from None
+            raise UserError(f"{folder} is in use by {holder}", hint) from None
         file.truncate(0)
         command = " ".join(sys.orig_argv[1:])
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')} ({command})\n")
@@ -99,3 +101,31 @@ def sole_writer(folder: Path, name: str = ".lock") -> Iterator[None]:
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+@contextmanager
+def taking_turns(folder: Path) -> Iterator[None]:
+    """Waits until no other run makes anything in a folder, then sweeps what killed runs left half-made there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run, which is busy in {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            shutil.rmtree(leftover)
+        yield
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder to fill; afterwards it stands at `folder`, in place of any other, or not at all."""
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as temporary:
+        filling = Path(temporary) / folder.name
+        filling.mkdir()
+        yield filling
+        if folder.exists():
+            folder.rename(Path(temporary) / "replaced")
+        filling.rename(folder)
+        sync_folder(folder.parent)

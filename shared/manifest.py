@@ -1,13 +1,15 @@
 """The manifest of a mix: all that training may know of curation. Written last, so a mix it names is whole."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.console import UserError
-from shared.files import write_text
+from shared.files import sha256_file, write_text
 
 FORMAT_VERSION: Literal[1] = 1
 RUN_RECORD = "run.json"
@@ -109,6 +111,38 @@ def shard_paths(manifest_path: Path, manifest: Manifest) -> dict[str, list[Path]
         split: [_shard_path(manifest_path, entry.path) for entry in entries]
         for split, entries in manifest.splits.items()
     }
+
+
+def verified_shards(manifest_path: Path, manifest: Manifest) -> dict[str, list[Path]]:
+    """Returns the parquet shards of train and val, each of the size and SHA-256 that the manifest says.
+
+    Raises UserError naming the first that is not, and the command that makes it again.
+    """
+    paths = {"train": [], "val": [], **shard_paths(manifest_path, manifest)}
+    if not paths["train"]:
+        raise UserError(f"{manifest_path} names no train shards", _how_to_remake(manifest))
+    pairs = [pair for split in manifest.splits for pair in zip(manifest.splits[split], paths[split], strict=True)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (_, path), problem in zip(pairs, pool.map(_problem, *zip(*pairs, strict=True)), strict=True):
+            if problem:
+                raise UserError(
+                    f"{path} is not the shard that {manifest_path} names: {problem}", _how_to_remake(manifest)
+                )
+    return paths
+
+
+def _problem(entry: ShardEntry, path: Path) -> str | None:
+    if (size := path.stat().st_size) != entry.bytes:
+        return f"{size:,} bytes, not {entry.bytes:,}"
+    return None if sha256_file(path) == entry.sha256 else f"its SHA-256 is not {entry.sha256[:16]}..."
+
+
+def _how_to_remake(manifest: Manifest) -> str:
+    mix = manifest.settings.get("mix", {})
+    options = {"name": manifest.name, **{key: mix.get(key) for key in ("words", "seed", "max_repeats")}}
+    told = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in options.items() if value is not None)
+    ratio = f"--grade-ratio {manifest.grade_ratio.target:g} --profile {manifest.profile}"
+    return f"make it again: python -m curation.run {ratio} {told}"
 
 
 def _shard_path(manifest_path: Path, relative: str) -> Path:
