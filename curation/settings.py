@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from shared.console import UserError, nearest
-from shared.settings import PIPELINES_FILE, Settings, read_section
+from shared.settings import Settings, pipelines_flag, read_section
 
 LOCAL_FILES = "local/files"  # the source that --local-files adds
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -161,9 +161,7 @@ class PlaceFlags(Settings):
     )
     workers: int = Field(2, ge=1, description="processes on this machine")
     data_dir: Path = Field(Path("data"), description="downloads, models, scored pool and shards")
-    pipelines: Path = Field(
-        PIPELINES_FILE, description="settings file", json_schema_extra={"default_text": "pipelines.yaml"}
-    )
+    pipelines: Path = pipelines_flag()
 
 
 def read_curation_file(path: Path) -> CurationFile:

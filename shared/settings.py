@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from shared.console import UserError, nearest
@@ -29,6 +29,11 @@ class Settings(BaseModel):
     """Base of every settings class: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def pipelines_flag() -> Any:
+    """Returns the field of the flag --pipelines, which names another settings file."""
+    return Field(PIPELINES_FILE, description="settings file", json_schema_extra={"default_text": "pipelines.yaml"})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -68,6 +73,8 @@ def validated(kind: type[AnySettings], values: dict[str, Any], where: str) -> An
     except ValidationError as error:
         first = error.errors()[0]
         location = [str(part) for part in first["loc"]]
+        if not location:
+            raise UserError(f"{where}: {_plain(first['msg'])}", "change one of them") from None
         owner = _model_at(kind, location[:-1])
         path = f"{where}: {'.'.join(location)}"
         if first["type"] == "extra_forbidden":
@@ -89,7 +96,8 @@ def parse_command(
 ) -> AnySettings:
     """Returns `kind` with its fields taken from the command line, and from `defaults` where a flag is not given.
 
-    A field's json_schema_extra may say that it is `positional`, or what other name its `flag` has. Raises UserError.
+    A field's json_schema_extra may say that it is `positional`, that it `repeats` (--set A --set B), or what other name
+    its `flag` has. Raises UserError.
     """
     import tyro
 
@@ -180,6 +188,8 @@ def _flag_type(name: str, field: FieldInfo) -> Any:
     marks = [tyro.conf.Positional] if extra.get("positional") else []
     if kind is bool:
         marks.append(tyro.conf.FlagCreatePairsOff)
+    if extra.get("repeats"):
+        marks.append(tyro.conf.UseAppendAction)
     annotated: Any = Annotated[kind, argument]
     for mark in marks:
         annotated = mark[annotated]

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from shared.console import UserError, nearest
-from shared.settings import Settings, read_section, validated
+from shared.settings import Settings, pipelines_flag, read_section, validated
 
 Activation = Literal["relu2", "gelu", "swiglu"]
 
@@ -178,6 +178,64 @@ class TrainingSettings(Settings):
     def decisive(self) -> dict[str, Any]:
         """Returns what two runs must have in common to make the same weights, up to rounding."""
         return self.model_dump(mode="json", exclude={"loop"})
+
+
+def _of_recipe(name: str) -> str | None:
+    return RecipeSettings.model_fields[name].description
+
+
+class PretrainFlags(Settings):
+    """The command line of training.pretrain."""
+
+    shards: Path = Field(description="manifest of the mix to train on")
+    model: str | None = Field(None, description="preset of pipelines.yaml; left out: 10M with a GPU, tiny without")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of the run; left out: MIX-MODEL"
+    )
+    tokenizer: Path | None = Field(None, description="tokenizer.json; left out: one for all mixes of the pool")
+    steps: int | None = Field(None, ge=1, description=_of_recipe("steps"))
+    tokens_per_parameter: float | None = Field(None, gt=0, description=_of_recipe("tokens_per_parameter"))
+    batch_tokens: int | None = Field(None, ge=1, description=_of_recipe("batch_tokens"))
+    micro_batch: int | None = Field(None, ge=1, description="sequences a process holds at a time, at most")
+    seed: int | None = Field(None, ge=0, description=_of_recipe("seed"))
+    changes: tuple[str, ...] = Field(
+        (),
+        description="KEY=VALUE, any other setting, as often as needed: --set model.tie_weights=false",
+        json_schema_extra={"flag": "set", "repeats": True},
+    )
+    processes: int | None = Field(None, ge=1, description="left out: one a GPU, or one on the CPU")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="auto: bf16 where it is fast")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on GPUs")
+    resume: bool = Field(False, description="fail when there is no checkpoint to go on from")
+    allow_epochs: bool = Field(False, description="read the mix more than 100 times")
+    dry_run: bool = Field(False, description="show the plan, train nothing")
+    wandb: Literal["off", "offline", "online"] = Field("off", description="also track with Weights & Biases")
+    data_dir: Path = Field(Path("data"), description="tokenizers and token shards")
+    runs_dir: Path = Field(Path("runs"), description="where the run's folder goes")
+    pipelines: Path = pipelines_flag()
+
+    @model_validator(mode="after")
+    def _said_once(self) -> "PretrainFlags":
+        if self.steps is not None and self.tokens_per_parameter is not None:
+            raise ValueError("--steps and --tokens-per-parameter both say how long to train: give one of them")
+        for key in [change.partition("=")[0] for change in self.changes]:
+            if any(key == change.partition("=")[0] for change in self._flags_as_changes()):
+                raise ValueError(f"--set {key} is said by a flag too: give one of them")
+        return self
+
+    def settings_changes(self) -> list[str]:
+        """Returns the flags that stand for settings, in the form of --set, and those of --set."""
+        return [*self._flags_as_changes(), *self.changes]
+
+    def _flags_as_changes(self) -> list[str]:
+        recipe = {name: getattr(self, name) for name in ("steps", "tokens_per_parameter", "batch_tokens", "seed")}
+        changes = [f"recipe.{name}={value}" for name, value in recipe.items() if value is not None]
+        if self.tokens_per_parameter is not None:
+            changes.append("recipe.steps=null")
+        if self.micro_batch is not None:
+            changes.append(f"loop.micro_batch={self.micro_batch}")
+        return changes
 
 
 def read_training_file(path: Path) -> TrainingFile:
