@@ -22,9 +22,11 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/curation.py
+	$(BIN)/python benchmarks/training.py
 
 kill-campaign: $(READY)
-	$(BIN)/python tests/kill_campaign.py --kills 25
+	$(BIN)/python -m tests.kill_curation --kills 25
+	$(BIN)/python -m tests.kill_training --kills 20
 
 $(READY): pyproject.toml constraints.txt
 	@sh .ci/check_machine $(PYTHON)

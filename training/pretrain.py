@@ -1,0 +1,50 @@
+"""python -m training.pretrain --shards data_manifests/mix70.json: from a manifest to a trained model.
+
+flags -> verified shards, tokenizer, token shards, plan (prepare.py) -> one process a GPU -> the loop (loop.py)
+"""
+
+import contextlib
+import os
+import time
+
+from shared.console import run_command
+from shared.settings import parse_command
+from training.settings import PretrainFlags
+
+EXAMPLE = "python -m training.pretrain --shards data_manifests/mix70.json --model tiny --steps 200"
+
+
+def main() -> int:
+    started = time.time()
+    flags = parse_command(PretrainFlags, "Trains a GPT on the shards of a mix.", EXAMPLE)
+
+    # Everything below imports torch: a wrong flag is answered before that.
+    from shared.files import sole_writer
+    from training.distributed import LAUNCHER, barrier, is_launched, join, launch, usable_device
+    from training.loop import train
+    from training.prepare import begin, get_ready
+
+    device = usable_device(flags.device)
+    hint = "wait for it to end, or give this run another --name"
+    if not is_launched():
+        run = get_ready(flags, device, leads=True)
+        if flags.dry_run:
+            return 0
+        with sole_writer(run.folder, hint=hint):
+            begin(run)
+            if run.n_processes > 1:
+                return launch(run.n_processes)
+            with join(device) as place:
+                return train(run, place, started)
+    with contextlib.ExitStack() as held, join(device) as place:
+        if place.local_rank == 0 and LAUNCHER not in os.environ:  # torchrun: one a machine makes the files
+            run = get_ready(flags, device, leads=place.is_first)
+            if place.is_first and not flags.dry_run:
+                held.enter_context(sole_writer(run.folder, hint=hint))
+                begin(run)
+        barrier(place)
+        return 0 if flags.dry_run else train(get_ready(flags, device, leads=False, makes_files=False), place, started)
+
+
+if __name__ == "__main__":
+    run_command(main)
