@@ -1,8 +1,9 @@
 """What the README says works as it stands: its commands, its recipes, its flags, its map of files."""
 
-import importlib
+import ast
 import re
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,10 @@ MODULES = [
     "curation.peek",
     "curation.verify",
     "curation.train_grade_classifier",
+    "training.pretrain",
+    "training.train_tokenizer",
+    "training.evaluate",
+    "training.generate",
 ]
 
 
@@ -38,12 +43,22 @@ def checkout(starter_mix: Mix) -> Path:
     return starter_mix.folder
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "--profile full" not in c])
-def test_commands_work_as_they_stand(command: str, checkout: Path) -> None:
+def works(command: str, checkout: Path) -> None:
     _, _, module, *args = shlex.split(command)
     done = run_module(module, *args, cwd=checkout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or "--dry-run" in args
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "-m curation" in c and "--profile full" not in c])
+def test_commands_work_as_they_stand(command: str, checkout: Path) -> None:
+    works(command, checkout)
+
+
+def test_training_commands_work_in_their_order(checkout: Path) -> None:
+    for command in COMMANDS:
+        if "-m training" in command:
+            works(command, checkout)
 
 
 @pytest.mark.slow
@@ -94,7 +109,12 @@ def test_shares_add_up(starter_mix: Mix) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    commands = {f"curation.{p.stem}" for p in (ROOT / "curation").glob("*.py") if "run_command(main)" in p.read_text()}
+    commands = {
+        f"{package}.{path.stem}"
+        for package in ("curation", "training")
+        for path in (ROOT / package).glob("*.py")
+        if "run_command(main)" in path.read_text()
+    }
     assert commands == {*MODULES, "curation.build_syllables"}
     assert [c for c in MODULES if f"python -m {c}" not in README] == []
 
@@ -119,19 +139,30 @@ def test_every_flag_in_the_readme_exists() -> None:
 
 def test_the_map_names_files_that_are_there() -> None:
     block = next(block for _, block in BLOCKS if block.startswith("curation/run.py"))
-    folder = "curation"
     for line in block.splitlines():
+        folder = line.partition("/")[0]
         for name in re.findall(r"\b(?:[a-z_]+/)*[a-z_]+\.(?:py|sql|yaml|txt\.gz)", line):
             path = ROOT / name if "/" in name or (ROOT / name).exists() else ROOT / folder / name
             assert path.exists(), name
 
 
+def test_the_map_names_every_module_of_training() -> None:
+    block = next(block for _, block in BLOCKS if block.startswith("curation/run.py"))
+    assert [p.name for p in (ROOT / "training").glob("*.py") if p.name not in f"{block} __init__.py"] == []
+
+
 def test_every_module_says_what_it_is() -> None:
     for package in ("curation", "shared", "training"):
         for path in (ROOT / package).rglob("*.py"):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            assert importlib.import_module(name).__doc__, name
-    assert "torch" not in sys.modules
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_curation_imports_no_torch() -> None:
+    names = [path.stem for path in (ROOT / "curation").glob("*.py") if path.stem != "__init__"]
+    imports = "; ".join(
+        ["import sys", *(f"import curation.{name}" for name in names), "sys.exit('torch' in sys.modules)"]
+    )
+    assert subprocess.run([sys.executable, "-c", imports], cwd=ROOT).returncode == 0
 
 
 def test_no_module_is_named_like_the_standard_library() -> None:
