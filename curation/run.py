@@ -172,6 +172,7 @@ def _conclude(
     figures = f"{human(plan.n_words)} words, {plan.ratio:.4f} third grade (asked {asked:g})"
     print(f"{manifest_path}: {figures}, in {seconds:.1f} s")
     print(f"next: python -m curation.composition {shlex.quote(str(manifest_path))}")
+    print(f"      python -m training.pretrain --shards {shlex.quote(str(manifest_path))}")
     _announce(content, settings.profile)
 
 

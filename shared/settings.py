@@ -103,9 +103,11 @@ def parse_command(
 
     defaults = defaults or {}
     given = sys.argv[1:] if args is None else args
-    if empty := [arg for arg in given if not arg or arg.endswith("=")]:
-        before = given[given.index(empty[0]) - 1] if not empty[0] else empty[0].rstrip("=")
-        raise UserError(f"{before} has an empty value", "give it one, or leave it out")
+    may_be_empty = {_flag(name, field) for name, field in kind.model_fields.items() if field.annotation is str}
+    for before, arg in zip(["", *given], given, strict=False):
+        is_empty = (not arg and before not in may_be_empty) or re.fullmatch(r"--[^=]+=", arg)
+        if is_empty and arg.rstrip("=") not in may_be_empty:
+            raise UserError(f"{arg.rstrip('=') or before} has an empty value", "give it one, or leave it out")
     fields = [
         (
             name,

@@ -130,3 +130,19 @@ def test_people_read_counts() -> None:
     assert (
         table([["a", 1], ["bc", 22.5]], ["name", "n"]) == "name        n\n----  -------\na           1\nbc    22.5000"
     )
+
+
+class PromptFlags(Settings):
+    prompt: str = Field("", description="any text")
+    steps: int = Field(1, description="a number")
+
+
+@pytest.mark.parametrize("prompt", ["", "1 + 1 =", "--", "a=b="])
+def test_a_text_may_be_empty_or_end_as_it_likes(prompt: str) -> None:
+    assert parse_command(PromptFlags, "about", "example", args=[f"--prompt={prompt}"]).prompt == prompt
+
+
+def test_a_number_may_not_be_empty() -> None:
+    for args in (["--steps", ""], ["--steps="]):
+        with pytest.raises(UserError, match="--steps has an empty value"):
+            parse_command(PromptFlags, "about", "example", args=args)

@@ -70,7 +70,10 @@ def _manifest_trained_on(run: "TrainedRun") -> Manifest:
     """Returns the manifest of the run. Raises UserError when another file stands in its place."""
     path, sha256 = run.recorded.manifest, run.recorded.manifest_sha256
     if not path.is_file():
-        raise UserError(f"{path}, which {run.folder} was trained on, is not found", "start in the folder of training")
+        raise UserError(
+            f"{path}, which {run.folder} was trained on, is not found",
+            "start in the folder that training was started in",
+        )
     if sha256_file(path) != sha256:
         raise UserError(
             f"{path} is not the manifest that {run.folder} was trained on: its SHA-256 is not {sha256[:16]}...",

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from shared.console import UserError, human, table
+from training.head import CHUNK_LOGITS
 from training.model import GPT
 from training.settings import ModelSettings, TrainingSettings
 
 WARN_EPOCHS, MAX_EPOCHS = 4, 100  # up to 4 epochs are nearly as good as new data (Muennighoff et al. 2023)
+CPU_TOKENS = 4096  # at once: more are no faster, and Ctrl-C waits for them
 ASSUMED_UTILIZATION = {"cuda": 0.35, "cpu": 0.5}  # share of the peak that a step reaches, for hours foretold
 
 # Dense matrix products per second with fp32 accumulation, by NVIDIA's data sheets: (bf16 and fp16, fp32). A name not
@@ -71,7 +73,10 @@ def make_plan(
             f" {model.sequence_length}: {n_processes} processes cannot share them evenly",
             f"--batch-tokens {(share + 1) * n_processes * model.sequence_length}, or another --processes",
         )
-    sequences = max(size for size in range(1, min(share, settings.loop.micro_batch) + 1) if share % size == 0)
+    at_most = min(share, settings.loop.micro_batch)
+    if device == "cpu":
+        at_most = min(at_most, max(1, CPU_TOKENS // model.sequence_length))
+    sequences = max(size for size in range(1, at_most + 1) if share % size == 0)
     parameters = parameters_by_part(model)
     total = sum(parameters.values())
     n_steps = recipe.steps or math.ceil(recipe.tokens_per_parameter * total / recipe.batch_tokens)
@@ -86,7 +91,7 @@ def make_plan(
         epoch_tokens=epoch_tokens,
         sequences=sequences,
         micro_steps=share // sequences,
-        memory_bytes=memory_bytes(model, parameters, sequences, dtype),
+        memory_bytes=memory_bytes(model, parameters, sequences, dtype, device),
         seconds=seconds,
     )
 
@@ -112,12 +117,16 @@ def flops_per_token(model: ModelSettings) -> int:
     return 6 * (matrices + model.vocab_size * model.n_embd) + 12 * model.n_embd * seen
 
 
-def memory_bytes(model: ModelSettings, parameters: dict[str, int], sequences: int, dtype: torch.dtype) -> int:
+def memory_bytes(
+    model: ModelSettings, parameters: dict[str, int], sequences: int, dtype: torch.dtype, device: str
+) -> int:
     """Returns roughly what one process holds at the top of a step: weights, gradients, optimizer, activations."""
     adam = sum(parameters.get(part, 0) for part in ("wte", "lm_head", "confidence_head"))
     total = sum(parameters.values())
     states = 4 * (2 * total + 2 * adam + (total - adam))  # fp32 weights and gradients; two AdamW moments, one of Muon
-    head = model.vocab_size * model.n_embd * (4 + dtype.itemsize) + 10 * 2**26  # its gradient, its copy, one chunk
+    head = (
+        model.vocab_size * model.n_embd * (4 + dtype.itemsize) + 10 * CHUNK_LOGITS[device]
+    )  # its gradient, its copy, one chunk
     kept = model.n_layer * (10 * model.n_embd + 3 * model.ff_width) + 4 * model.n_embd  # values a token leaves behind
     return states + head + kept * dtype.itemsize * sequences * model.sequence_length
 

@@ -12,7 +12,7 @@ from shared.files import sha256_file
 from shared.settings import read_yaml, validated
 from training.checkpoint import load_weights, model_settings, newest_checkpoint
 from training.model import GPT
-from training.prepare import SETTINGS, TOKENIZER
+from training.prepare import CHECKPOINTS, SETTINGS, TOKENIZER
 from training.settings import ConfidenceSettings
 from training.tokenizer import load_tokenizer
 
@@ -54,7 +54,7 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
             f"{tokenizer} is not the tokenizer the run was trained with",
             f"put back the file with SHA-256 {recorded.tokenizer_sha256}",
         )
-    checkpoint = newest_checkpoint(folder / "checkpoints")
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     if checkpoint is None:
         again = f"python -m training.pretrain --shards {recorded.manifest} --name {folder.resolve().name}"
         raise UserError(f"{folder} has no checkpoint yet", f"wait for its first, or train it: {again} ...")
