@@ -20,6 +20,7 @@ from curation.settings import (
     read_curation_file,
 )
 from shared.console import UserError, human, run_command, say
+from shared.manifest import NAME_PATTERN
 from shared.settings import named_pipelines_file, parse_command
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ class RunFlags(PlaceFlags):
     profile: str = Field("starter", description="which corpus: a profile of pipelines.yaml")
     words: int | None = _mix_field("words")
     local_files: Path | None = Field(None, description="add a folder of your own .txt, .md, .jsonl(.gz), .parquet")
-    name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of the mix (letters, digits, . _ -)"
-    )
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="of the mix (letters, digits, . _ -)")
     seed: int = _mix_field("seed")
     max_repeats: int = _mix_field("max_repeats")
     executor: Literal["local"] = Field("local", description="where the pipeline runs")

@@ -101,7 +101,7 @@ def run_command(main: Callable[[], int | None]) -> Never:
 
 
 _REPAIRS = {
-    errno.ENOSPC: "free some space, or name a folder on another disk with --data-dir; then run the same command again",
+    errno.ENOSPC: "free some space, or name another disk (--data-dir, --runs-dir); then run the same command again",
     errno.EDQUOT: "free some of your quota, or name a folder on another disk with --data-dir",
     errno.EROFS: "the disk is read-only: choose another with --data-dir and --manifest-dir",
     errno.EACCES: "give yourself the right to it, or choose another place",

@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.console import UserError
 from shared.files import sha256_file, write_text
 
 FORMAT_VERSION: Literal[1] = 1
 RUN_RECORD = "run.json"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of mixes and runs
 
 
 class _Entry(BaseModel):
@@ -60,7 +61,7 @@ class Manifest(_Entry):
     """A mix: its settings, its shards with their hashes, and the account of what was left out."""
 
     format_version: Literal[1] = FORMAT_VERSION
-    name: str
+    name: str = Field(pattern=NAME_PATTERN)  # it becomes a file's and a folder's
     profile: str
     settings: dict[str, Any]
     settings_hash: str

@@ -35,7 +35,8 @@ def library_versions(*names: str) -> dict[str, str]:
 
 def _git_commit() -> str:
     here = Path(__file__).parent
-    answer = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
-    )
-    return answer.stdout.strip() or "unknown"
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:  # no git here
+        return "unknown"

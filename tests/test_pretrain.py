@@ -18,11 +18,13 @@ import yaml
 from shared.console import UserError
 from shared.files import TEMPORARY_PREFIX
 from shared.manifest import read_manifest, shard_paths
+from shared.settings import parse_command
 from tests.conftest import ROOT, Mix, run_module
 from tests.kill_training import command, kill, outcome
 from training import loop
 from training.distributed import Place
-from training.prepare import Run
+from training.prepare import Run, begin, get_ready
+from training.settings import PretrainFlags
 
 
 class Trained:
@@ -130,6 +132,65 @@ def test_killed_runs_go_on_as_if_nothing_had_been(trained: Trained, during_a_sav
     assert done.returncode == 0, done.stderr
     assert trained.outcome(runs) == trained.outcome("whole")
     assert list((trained.folder / runs).rglob(f"{TEMPORARY_PREFIX}*")) == []
+
+
+class ScriptedStop:
+    """Stands for StopRequest: it stops the run once `when` is true."""
+
+    when = staticmethod(lambda: False)
+
+    def arm(self) -> None:
+        pass
+
+    def agreed(self, place: Place) -> int | None:
+        return signal.SIGTERM if self.when() else None
+
+
+@pytest.mark.parametrize("stopped_step", [20, 40])
+@pytest.mark.parametrize("is_killed_later", [False, True])
+def test_a_stop_during_a_look_loses_nothing(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, stopped_step: int, is_killed_later: bool
+) -> None:
+    def train(runs: str) -> int:
+        flags = parse_command(PretrainFlags, "", "", args=trained.arguments(runs)[3:])
+        run = get_ready(flags, "cpu", leads=False)
+        begin(run)
+        return loop.train(run, Place(torch.device("cpu")), 0.0)
+
+    if not (trained.folder / "in-process").exists():
+        assert train("in-process") == 0
+    runs = f"look-{stopped_step}-{is_killed_later}"
+    metrics = trained.folder / runs / "run" / "metrics.jsonl"
+    monkeypatch.setattr(loop, "StopRequest", ScriptedStop)
+    # The line of the step is written, and the stop comes while its look is taken.
+    monkeypatch.setattr(ScriptedStop, "when", staticmethod(lambda: _last_step(metrics) == stopped_step))
+    assert train(runs) == 143
+    assert json.loads((metrics.parent / "run.json").read_text())["finished"] is False
+    monkeypatch.setattr(ScriptedStop, "when", staticmethod(lambda: False))
+    if is_killed_later:  # after the look, before the checkpoint that holds it
+
+        def killed(*_: object, **__: object) -> Path:
+            raise InterruptedError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "save_checkpoint", killed)
+            with pytest.raises(InterruptedError):
+                train(runs)
+    assert train(runs) == 0
+    assert trained.outcome(runs) == trained.outcome("in-process")
+    assert json.loads((metrics.parent / "run.json").read_text())["finished"] is True
+
+
+def _last_step(metrics: Path) -> int:
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    return int(json.loads(lines[-1])["step"]) if lines else -1
+
+
+def test_a_run_that_diverges_keeps_its_checkpoints(trained: Trained) -> None:
+    done = trained.run("diverged", "--set", "recipe.optimizer.wte_lr=1e38", "--precision", "fp32")
+    assert done.returncode == 1
+    assert "diverged" in done.stderr and "--name" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +317,9 @@ def test_epochs_have_limits(trained: Trained) -> None:
         (["--tokenizer", "README.md"], "README.md is not a tokenizer.json"),
         (["--device", "cuda"], "no GPU"),
         (["--pipelines", "none.yaml"], "none.yaml not found"),
+        (["--set", "model.activation=["], "is not YAML"),
+        (["--set", "loop.prompts=[]"], "loop.prompts"),
+        (["--seed", str(2**64)], "--seed"),
     ],
 )
 def test_wrong_use_is_one_clear_error(trained: Trained, args: list[str], told: str) -> None:

@@ -193,8 +193,10 @@ def load_weights(model: torch.nn.Module, weights: Tensors, where: Path | str = "
     model.load_state_dict(weights, strict=True)
 
 
-def forget_figures_after(metrics: Path, step: int) -> None:
+def forget_figures_after(metrics: Path, step: int, is_rounded_off: bool = True) -> None:
     """Removes the lines of later steps from metrics.jsonl, and a last line that a kill tore: a run goes on at `step`.
+
+    Of the step itself only its loss stays, unless what follows a step, its look and its samples, was done as well.
 
     Raises UserError naming any other line that is not JSON.
     """
@@ -204,7 +206,8 @@ def forget_figures_after(metrics: Path, step: int) -> None:
     kept = []
     for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["step"] <= step:
+            figures = json.loads(line)
+            if figures["step"] < step or (figures["step"] == step and (is_rounded_off or "loss" in figures)):
                 kept.append(f"{line}\n")
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{metrics}, line {number}, is no figures of a step", "remove that line") from None

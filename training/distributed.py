@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_group
 
-from shared.console import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, say
+from shared.console import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_WRONG_USE, UserError, say
 
 STOPS: dict[int, int] = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 LAUNCHER = "GRADED_LAUNCHER"  # process id of the launch() that started this process; torchrun sets none
 FAILED = "failed"  # rank and exit code of the first process to fail, in the store of launch()
-TIMEOUT = timedelta(minutes=30)  # that a process waits for another; the first one alone writes checkpoints and samples
+TIMEOUT = timedelta(hours=2)  # that a process waits for another; the first one alone writes checkpoints and samples
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 5  # from the failure of one process to the end of the others
 SAVE_SECONDS = 120  # from the end of a process that was stopped alone to the end of the others
@@ -75,7 +75,7 @@ def process_count(asked: int | None, device: str) -> int:
 
 def is_launched() -> bool:
     """Returns whether launch() or torchrun started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"} <= os.environ.keys()
 
 
 def launch(n_processes: int) -> int:
@@ -126,11 +126,14 @@ def _watch(children: list[subprocess.Popen[bytes]], stops: list[int], store: TCP
     Once one has failed, or has said in `store` that it does, the others have some seconds left.
     """
     statuses: dict[int, int] = {}  # by rank, as they ended; negative for the signal that ended one
-    stopping, deadline = False, math.inf
+    stopped_at, deadline = math.inf, math.inf
     while len(statuses) < len(children) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
         while stops:
-            stopping, number = True, stops.pop(0)
+            number, is_again = stops.pop(0), time.monotonic() - stopped_at > SAME_SIGNAL_SECONDS
+            stopped_at = min(stopped_at, time.monotonic())
+            # A process that hangs is not waited for: not long, and not at all when asked twice.
+            deadline = min(deadline, time.monotonic() + (GRACE_SECONDS if is_again else SAVE_SECONDS))
             for child in children:
                 child.send_signal(number)
         for rank, child in enumerate(children):
@@ -139,11 +142,12 @@ def _watch(children: list[subprocess.Popen[bytes]], stops: list[int], store: TCP
         codes = set(map(_exit_code, statuses.values()))
         if codes - {0, *STOPS.values()} or store.check([FAILED]):
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
-        elif codes - {0} and not stopping:  # stopped alone: the others have agreed to stop, or wait for it in vain
+        elif codes - {0} and stopped_at == math.inf:  # the others have agreed to stop, or wait in vain
             deadline = min(deadline, time.monotonic() + SAVE_SECONDS)
     if failure := _first_failure(statuses, store):
         rank, status = failure
-        say(f"error: process {rank} of {len(children)} {_ending(status)}, and the others with it")
+        if status != EXIT_WRONG_USE:  # of which the process has told itself
+            say(f"error: process {rank} of {len(children)} {_ending(status)}, and the others with it")
         return _exit_code(status)
     return next((code for code in map(_exit_code, statuses.values()) if code), 0)
 

@@ -3,6 +3,8 @@
 batch -> micro-batches: forward, backward -> one all-reduce (DDP) -> clip -> AdamW and Muon
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
@@ -29,10 +31,11 @@ class StepFigures(NamedTuple):
     loss: float  # cross-entropy, nats a token
     confidence_loss: float
     target_mean: float  # of the confidence target
-    target_std: float
+    target_std: float  # within a micro-batch, on average
     lr_factor: float
     grad_norm: float  # before clipping
     norms: dict[str, float]
+    is_finite: bool  # otherwise the step was not taken
 
 
 class Learner:
@@ -55,9 +58,12 @@ class Learner:
         is_compiled = compiled and self._compile(batch)
         if self._place.world_size > 1:
             ids = [self._place.device.index] if self._place.device.type == "cuda" else None
-            self._model = DistributedDataParallel(
-                self._model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings():  # of torch 2.13: broadcast_buffers is to get another name
+                warnings.simplefilter("ignore", FutureWarning)
+                self._model = DistributedDataParallel(
+                    self._model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+            self._try(batch)  # DDP settles on an order of summing in its first backward: not in that of a resumed step
         return is_compiled
 
     def learn(
@@ -82,14 +88,18 @@ class Learner:
         as_torch_has_it = cast("torch.optim.Optimizer", self.optimizers)
         self._scaler.unscale_(as_torch_has_it)
         norms = self.optimizers.gradient_norms() if inspect else {}
-        grad_norm = clip_grad_norm_(self.gpt.parameters(), self.recipe.clip)
+        grad_norm = float(clip_grad_norm_(self.gpt.parameters(), self.recipe.clip))
         factor = lr_factor(step, n_steps, self.recipe)
-        self._scaler.step(as_torch_has_it, factor, step)
-        self._scaler.update()
+        # Under a loss scale a step that overflowed is left out, and the scale lowered.
+        is_finite = self._scaler.is_enabled() or math.isfinite(grad_norm)
+        if is_finite:
+            self._scaler.step(as_torch_has_it, factor, step)
+            self._scaler.update()
         self.optimizers.zero_grad()
         means = sum_ranks(sums, self._place) / (len(micro_batches) * self._place.world_size)
         loss, confidence_loss, target_mean, target_std = means.tolist()
-        return StepFigures(loss, confidence_loss, target_mean, target_std, factor, float(grad_norm), norms)
+        is_finite = is_finite and math.isfinite(loss)
+        return StepFigures(loss, confidence_loss, target_mean, target_std, factor, grad_norm, norms, is_finite)
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """Returns the tensors of a checkpoint by kind. All processes must ask."""
@@ -126,16 +136,22 @@ class Learner:
     def _compile(self, batch: Batch) -> bool:
         compiled: Any = torch.compile(self.gpt)
         try:
-            losses = compiled(*map(self._moved, batch), self.recipe.confidence)
-            (losses.cross_entropy + losses.confidence).backward()
-        except COMPILE_ERRORS as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            say(f"warning: torch.compile does not work here ({reason}); going on without: slower, the same results")
+            self._model = compiled
+            self._try(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of which torch._dynamo's errors are kinds
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            say(f"warning: torch.compile does not work here ({reason}); going on without it, which is slower")
+            self._model = self.gpt
             return False
-        finally:
-            self.optimizers.zero_grad()
-        self._model = compiled
         return True
+
+    def _try(self, batch: Batch) -> None:
+        """Runs forward and backward, and forgets the gradients."""
+        losses = self._model(*map(self._moved, batch), self.recipe.confidence)
+        (losses.cross_entropy + losses.confidence).backward()
+        self.optimizers.zero_grad()
 
     def _rng_states(self) -> dict[str, Tensor]:
         own = {"cpu": torch.get_rng_state()}
@@ -145,6 +161,3 @@ class Learner:
         return {
             f"{kind}.{rank}": state.clone() for kind, states in gathered.items() for rank, state in enumerate(states)
         }
-
-
-COMPILE_ERRORS = (RuntimeError,)

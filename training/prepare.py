@@ -4,6 +4,7 @@ manifest -> verified shards -> tokenizer (one for the pool) -> token shards -> s
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,15 @@ import torch
 import yaml
 
 from shared.console import UserError, say
-from shared.files import sha256_file, write_text
+from shared.files import sha256_file, write_text, written_whole
 from shared.manifest import read_manifest
 from training.checkpoint import newest_checkpoint, remove_leftovers
 from training.distributed import is_launched, multiplies_bf16_fast, process_count
 from training.plan import Plan, Speed, check_epochs, device_speed, make_plan, plan_text
+from training.run_folder import CHECKPOINTS, SETTINGS, TOKENIZER, read_recorded
 from training.settings import PretrainFlags, TrainingSettings, preset_settings, read_training_file
 from training.token_shards import TokenShard, ensure_token_shards, open_token_shards
 from training.tokenizer import ensure_pool_tokenizer, load_tokenizer
-
-SETTINGS, TOKENIZER, CHECKPOINTS = "settings.yaml", "tokenizer.json", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,9 @@ def begin(run: Run) -> None:
     if not is_begun or newest_checkpoint(run.folder / CHECKPOINTS) is None:
         if run.flags.resume:
             raise UserError(f"{run.folder} holds no checkpoint to go on from", "leave out --resume, or mend --name")
-        write_text(run.folder / TOKENIZER, run.tokenizer.read_text(encoding="utf-8"))
-        write_text(run.folder / SETTINGS, yaml.safe_dump(run.recorded(), sort_keys=False))
+        with written_whole(run.folder / TOKENIZER) as temporary:
+            shutil.copyfile(run.tokenizer, temporary)
+    write_text(run.folder / SETTINGS, yaml.safe_dump(run.recorded(), sort_keys=False))
 
 
 def _tokenizer_begun_with(folder: Path) -> Path | None:
@@ -139,21 +140,22 @@ def _tokenizer_begun_with(folder: Path) -> Path | None:
 
 def _is_begun(run: Run) -> bool:
     """Returns whether the folder holds a part of this very run. Raises UserError when it holds another run."""
-    path = run.folder / SETTINGS
-    if not path.is_file():
+    if not (run.folder / SETTINGS).is_file():
         return False
-    before, now = (_decisive(recorded) for recorded in (yaml.safe_load(path.read_bytes()), run.recorded()))
-    different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    recorded = read_recorded(run.folder)
+    before, now = (
+        {
+            "manifest_sha256": one.manifest_sha256,
+            "tokenizer_sha256": one.tokenizer_sha256,
+            **_flat(one.settings.model_dump(mode="json", exclude={"loop"})),
+        }
+        for one in (recorded, run)
+    )
+    different = [key for key in now if before[key] != now[key]]
     if different:
-        told = ", ".join(f"{key} {before.get(key)}, now {now.get(key)}" for key in different[:3])
+        told = ", ".join(f"{key} {before[key]}, now {now[key]}" for key in different[:3])
         raise UserError(f"{run.folder} holds a run with {told}", "give this run another --name, or remove that folder")
     return True
-
-
-def _decisive(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Returns, flat, what two parts of one run must share."""
-    settings = {key: value for key, value in recorded["settings"].items() if key != "loop"}
-    return {key: recorded[key] for key in ("manifest_sha256", "tokenizer_sha256")} | _flat(settings)
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

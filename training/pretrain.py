@@ -4,7 +4,6 @@ flags -> verified shards, tokenizer, token shards, plan (prepare.py) -> one proc
 """
 
 import contextlib
-import os
 import time
 
 from shared.console import run_command
@@ -20,30 +19,25 @@ def main() -> int:
 
     # Everything below imports torch: a wrong flag is answered before that.
     from shared.files import sole_writer
-    from training.distributed import LAUNCHER, barrier, is_launched, join, launch, usable_device
+    from training.distributed import barrier, is_launched, join, launch, process_count, usable_device
     from training.loop import train
     from training.prepare import begin, get_ready
 
     device = usable_device(flags.device)
-    hint = "wait for it to end, or give this run another --name"
-    if not is_launched():
-        run = get_ready(flags, device, leads=True)
-        if flags.dry_run:
-            return 0
-        with sole_writer(run.folder, hint=hint):
-            begin(run)
-            if run.n_processes > 1:
-                return launch(run.n_processes)
-            with join(device) as place:
-                return train(run, place, started)
+    if not is_launched() and not flags.dry_run and (n_processes := process_count(flags.processes, device)) > 1:
+        return launch(n_processes)  # this command once more for each, which then joins below, as under torchrun
     with contextlib.ExitStack() as held, join(device) as place:
-        if place.local_rank == 0 and LAUNCHER not in os.environ:  # torchrun: one a machine makes the files
+        run = None
+        if place.local_rank == 0:  # one process a machine makes and checks the files
             run = get_ready(flags, device, leads=place.is_first)
             if place.is_first and not flags.dry_run:
+                hint = "wait for it to end, or give this run another --name"
                 held.enter_context(sole_writer(run.folder, hint=hint))
                 begin(run)
         barrier(place)
-        return 0 if flags.dry_run else train(get_ready(flags, device, leads=False, makes_files=False), place, started)
+        if flags.dry_run:
+            return 0
+        return train(run or get_ready(flags, device, leads=False, makes_files=False), place, started)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A trained run as evaluate and generate open it: the model of its newest checkpoint, its tokenizer, what it read."""
+"""The folder of a run: what its files are called, its settings, and the model of its newest checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,20 @@ from shared.files import sha256_file
 from shared.settings import read_yaml, validated
 from training.checkpoint import load_weights, model_settings, newest_checkpoint
 from training.model import GPT
-from training.prepare import CHECKPOINTS, SETTINGS, TOKENIZER
-from training.settings import ConfidenceSettings
+from training.settings import ConfidenceSettings, TrainingSettings
 from training.tokenizer import load_tokenizer
+
+SETTINGS, TOKENIZER, CHECKPOINTS = "settings.yaml", "tokenizer.json", "checkpoints"
 
 
 class Recorded(BaseModel):
-    """What settings.yaml says of the data a run read, as prepare.py wrote it."""
+    """settings.yaml of a run: what it reads, and all its settings."""
 
     manifest: Path
     manifest_sha256: str
     tokenizer_sha256: str
     data_dir: Path
+    settings: TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class TrainedRun:
 
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
     """Returns the run in a folder such as runs/mix70-tiny. Raises UserError naming what is missing or wrong."""
-    recorded = _read_recorded(folder)
+    recorded = read_recorded(folder)
     tokenizer = folder / TOKENIZER
     if not tokenizer.is_file():
         raise UserError(f"{tokenizer} not found", f"copy it there: the file with SHA-256 {recorded.tokenizer_sha256}")
@@ -72,10 +74,15 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
     )
 
 
-def _read_recorded(folder: Path) -> Recorded:
+def read_recorded(folder: Path) -> Recorded:
+    """Returns settings.yaml of a run, an old one too. Raises UserError where there is none, or a wrong one."""
     path = folder / SETTINGS
     if not path.is_file():
         runs = sorted(settings.parent.name for settings in folder.parent.glob(f"*/{SETTINGS}"))
         hint = nearest(folder.name, runs) if runs else "train one: python -m training.pretrain --shards MANIFEST"
         raise UserError(f"{folder} is not the folder of a run: {SETTINGS} is missing", hint)
-    return validated(Recorded, read_yaml(path), str(path))
+    content = read_yaml(path)
+    settings = content.get("settings")
+    if isinstance(settings, dict) and isinstance(settings.get("model"), dict):
+        content["settings"] = {**settings, "model": model_settings(content, path)}
+    return validated(Recorded, content, str(path))

@@ -91,8 +91,14 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     U+FFFD.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    texts = [decoder.decode(bytes(BYTE_OF[char] for char in tokenizer.id_to_token(i) or "")) for i in ids]
+    texts = [decoder.decode(_bytes_of(tokenizer.id_to_token(i) or "")) for i in ids]
     return [*texts[:-1], texts[-1] + decoder.decode(b"", final=True)] if texts else []
+
+
+def _bytes_of(token: str) -> bytes:
+    """Returns a token's bytes; one that somebody added to the vocabulary as it reads has those of its text."""
+    is_byte_level = BYTE_OF.keys() >= set(token)
+    return bytes(BYTE_OF[char] for char in token) if is_byte_level else token.encode()
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from shared.console import UserError, nearest
+from shared.manifest import NAME_PATTERN
 from shared.settings import Settings, pipelines_flag, read_section, validated
 
 Activation = Literal["relu2", "gelu", "swiglu"]
@@ -113,7 +114,7 @@ class RecipeSettings(Settings):
     batch_tokens: int = Field(65_536, ge=1, description="tokens an optimizer step sees, over all processes")
     steps: int | None = Field(None, ge=1, description="optimizer steps; left out: tokens_per_parameter decides")
     tokens_per_parameter: float = Field(20.0, gt=0, description="train on this many tokens for each parameter")
-    seed: int = Field(0, ge=0, description="of the initial weights and of the order of the documents")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the initial weights and of the order of the documents")
     warmup_steps: int = Field(100, ge=0, description="steps until the learning rate is whole, at most")
     warmup_fraction: float = Field(0.02, ge=0, le=1, description="share of all steps that warm-up may take")
     cooldown_fraction: float = Field(0.4, ge=0, le=1, description="share of all steps over which the rate falls")
@@ -124,15 +125,17 @@ class RecipeSettings(Settings):
 
 
 class LoopSettings(Settings):
-    """What happens beside the training, and how often. None of it changes the weights."""
+    """What happens beside the training, and how often. None of it changes the weights, rounding aside."""
 
-    micro_batch: int = Field(16, ge=1, description="sequences a process holds at a time, at most")
+    micro_batch: int = Field(
+        16, ge=1, description="sequences a process holds at a time, at most; on a CPU 4,096 tokens, at most"
+    )
     evaluate_every: int = Field(250, ge=1, description="steps between looks at the held-out text")
     evaluate_tokens: int = Field(100_000, ge=1, description="held-out tokens of each part that such a look reads")
-    save_every: int = Field(250, ge=1, description="steps between checkpoints")
+    save_every: int = Field(250, ge=1, description="steps between checkpoints; the best is one that had a look, too")
     sample_every: int = Field(1000, ge=1, description="steps between samples of text")
     inspect_every: int = Field(100, ge=1, description="steps between gradient norms by group")
-    prompts: list[str] = Field(["Once upon a time", "The moon is"], description="how the samples begin")
+    prompts: list[str] = Field(["Once upon a time", "The moon is"], min_length=1, description="how samples begin")
 
 
 class PresetSettings(Settings):
@@ -154,7 +157,7 @@ class TrainingFile(Settings):
 
 
 class TrainingSettings(Settings):
-    """All that decides the bytes of a run, given the manifest; and the loop beside it."""
+    """All that decides what a run learns from a manifest, up to rounding; and the loop beside it."""
 
     preset: str
     model: ModelSettings
@@ -175,10 +178,6 @@ class TrainingSettings(Settings):
             )
         return self
 
-    def decisive(self) -> dict[str, Any]:
-        """Returns what two runs must have in common to make the same weights, up to rounding."""
-        return self.model_dump(mode="json", exclude={"loop"})
-
 
 def _of_recipe(name: str) -> str | None:
     return RecipeSettings.model_fields[name].description
@@ -189,15 +188,13 @@ class PretrainFlags(Settings):
 
     shards: Path = Field(description="manifest of the mix to train on")
     model: str | None = Field(None, description="preset of pipelines.yaml; left out: 10M with a GPU, tiny without")
-    name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of the run; left out: MIX-MODEL"
-    )
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="of the run; left out: MIX-MODEL")
     tokenizer: Path | None = Field(None, description="tokenizer.json; left out: one for all mixes of the pool")
     steps: int | None = Field(None, ge=1, description=_of_recipe("steps"))
     tokens_per_parameter: float | None = Field(None, gt=0, description=_of_recipe("tokens_per_parameter"))
     batch_tokens: int | None = Field(None, ge=1, description=_of_recipe("batch_tokens"))
     micro_batch: int | None = Field(None, ge=1, description="sequences a process holds at a time, at most")
-    seed: int | None = Field(None, ge=0, description=_of_recipe("seed"))
+    seed: int | None = Field(None, ge=0, lt=2**32, description=_of_recipe("seed"))
     changes: tuple[str, ...] = Field(
         (),
         description="KEY=VALUE, any other setting, as often as needed: --set model.tie_weights=false",
@@ -205,7 +202,9 @@ class PretrainFlags(Settings):
     )
     processes: int | None = Field(None, ge=1, description="left out: one a GPU, or one on the CPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="auto: bf16 where it is fast")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of products; auto: bf16 where it is fast"
+    )
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on GPUs")
     resume: bool = Field(False, description="fail when there is no checkpoint to go on from")
     allow_epochs: bool = Field(False, description="read the mix more than 100 times")
@@ -267,7 +266,10 @@ def _parsed_change(change: str) -> dict[str, Any]:
     key, equals, value = change.partition("=")
     if not equals or "." not in key:
         raise UserError(f"--set {change}: it takes KEY=VALUE", "example: --set model.tie_weights=false")
-    nested: Any = yaml.safe_load(value)
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {change}: {value} is not YAML", "quote it, or give a plain value") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return dict(nested)

@@ -53,6 +53,7 @@ class Tracker:
         self._folder = folder
         self._metrics, self._wandb = None, None
         self._ending: dict[str, Any] = {"exit_code": 0}
+        self._patience = FINISH_SECONDS
         if rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             self._metrics = (folder / METRICS).open("a", encoding="utf-8")
@@ -72,6 +73,15 @@ class Tracker:
             self._metrics.write(json.dumps({name: _finite(value) for name, value in figures.items()}) + "\n")
             self._metrics.flush()
 
+    def sync(self) -> None:
+        """Returns once all lines are on disk, so that a power cut takes none that a checkpoint counts on."""
+        if self._metrics:
+            os.fsync(self._metrics.fileno())
+
+    def stop(self) -> None:
+        """Says that the run was stopped: W&B gets less time then, and is told so."""
+        self._ending, self._patience = {"exit_code": 1}, LEAVE_SECONDS
+
     def log_model(self, checkpoint: Path) -> None:
         """Says which checkpoint is the outcome of the run."""
         self._ending["model"] = str(checkpoint.resolve())
@@ -83,10 +93,11 @@ class Tracker:
         if self._metrics:
             self._metrics.close()
         if self._wandb and self._wandb.poll() is None:  # otherwise it has told why it ended
-            ending, seconds = (self._ending, FINISH_SECONDS) if kind is None else ({"exit_code": 1}, LEAVE_SECONDS)
+            if kind is not None:
+                self.stop()
             left = "it did not finish"
             try:
-                self._wandb.communicate(json.dumps(ending), timeout=seconds)
+                self._wandb.communicate(json.dumps(self._ending), timeout=self._patience)
             except subprocess.TimeoutExpired:
                 left = f"process {self._wandb.pid} goes on for {UPLOAD_SECONDS // 60} minutes at most"
             if self._wandb.returncode != 0:
