@@ -6,7 +6,7 @@ flags -> verified shards, tokenizer, token shards, plan (prepare.py) -> one proc
 import contextlib
 import time
 
-from shared.console import run_command
+from shared.console import EXIT_FAILURE, run_command
 from shared.settings import parse_command
 from training.settings import PretrainFlags
 
@@ -34,7 +34,10 @@ def main() -> int:
                 hint = "wait for it to end, or give this run another --name"
                 held.enter_context(sole_writer(run.folder, hint=hint))
                 begin(run)
-        barrier(place)
+        try:
+            barrier(place)
+        except RuntimeError:  # the process that makes the files has left, and said why
+            return EXIT_FAILURE
         if flags.dry_run:
             return 0
         return train(run or get_ready(flags, device, leads=False, makes_files=False), place, started)
