@@ -9,6 +9,7 @@ clock tells), since other work on the machine is not ours; ratios are of times t
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler, which counts memory, has much to say
 
 import numpy as np
 import torch
@@ -188,7 +190,7 @@ def main() -> None:
         for compiled in (False, True):
             mode = f"{name} {'compiled' if compiled else 'eager'}"
             say(f"measuring {mode}")
-            columns[mode] = measure(dtype, compiled, 3 if args.quick else 11, torch.device(args.device))
+            columns[mode] = measure(dtype, compiled, 3 if args.quick else 9, torch.device(args.device))
     n_tokens = N_SEQUENCES[args.device] * SHAPE.sequence_length
     print(
         f"V{SHAPE.vocab_size} L{SHAPE.n_layer} D{SHAPE.n_embd} T{SHAPE.sequence_length}, {n_tokens:,} tokens at a time,"

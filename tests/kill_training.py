@@ -91,10 +91,16 @@ def main() -> int:
         if kill(command(manifests / "mix70.json", data, runs, *extra), runs, moment):
             struck += 1
             run(command(manifests / "mix70.json", data, runs, *extra))
-            good = outcome(runs) == expected and not list(runs.rglob(f"{TEMPORARY_PREFIX}*"))
-            same += good
+            found = outcome(runs)
+            wrong = {
+                "other figures": found[0] != expected[0],
+                "other weights": found[1] != expected[1],
+                "leftovers": bool(list(runs.rglob(f"{TEMPORARY_PREFIX}*"))),
+            }
+            same += not any(wrong.values())
             when = "during a save" if moment is None else f"after {moment:.2f} s"
-            print(f"kill {struck} {when}: {'same' if good else 'NOT THE SAME'}", flush=True)
+            told = ", ".join(what for what, is_so in wrong.items() if is_so)
+            print(f"kill {struck} {when}: {told or 'same'}", flush=True)
         else:
             seconds *= 0.95  # it had ended: the next one comes sooner
         shutil.rmtree(runs)

@@ -128,6 +128,8 @@ def test_killed_runs_go_on_as_if_nothing_had_been(trained: Trained, during_a_sav
     runs = f"killed-{during_a_save}"
     arguments = trained.arguments(runs)
     assert kill(arguments, trained.folder / runs, None if during_a_save else 4.0)
+    (trained.folder / runs / "run").mkdir(parents=True, exist_ok=True)
+    (trained.folder / runs / "run" / f"{TEMPORARY_PREFIX}1-run.json").touch()  # as of a kill while that was written
     done = trained.run(runs)
     assert done.returncode == 0, done.stderr
     assert trained.outcome(runs) == trained.outcome("whole")

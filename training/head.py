@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Logits held at a time. On a CPU a chunk should stay near its cache; on a GPU it should fill the device.
-CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
 MOST_CHUNKS = 16  # torch.compile writes each out, so that many would take minutes
 
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from shared.console import UserError, say
-from shared.files import sha256_file, write_text, written_whole
+from shared.files import remove_temporary_files, sha256_file, write_text, written_whole
 from shared.manifest import read_manifest
 from training.checkpoint import newest_checkpoint, remove_leftovers
 from training.distributed import is_launched, multiplies_bf16_fast, process_count
@@ -123,6 +123,7 @@ def say_nothing(message: str) -> None:
 
 def begin(run: Run) -> None:
     """Makes the run's folder, or finds the same run begun in it. Raises UserError when it holds another."""
+    remove_temporary_files(run.folder, recursive=False)
     is_begun = _is_begun(run)
     remove_leftovers(run.folder / CHECKPOINTS)
     if not is_begun or newest_checkpoint(run.folder / CHECKPOINTS) is None:
