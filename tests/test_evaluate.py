@@ -90,7 +90,11 @@ def run(starter_mix: Mix, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
         "manifest_sha256": sha256_file(path),
         "tokenizer_sha256": sha256_file(tokenizer),
         "data_dir": str(starter_mix.data),
-        "settings": {"model": shape.model_dump(), "recipe": {"confidence": CONFIDENCE.model_dump()}},
+        "settings": {
+            "preset": "small",
+            "model": shape.model_dump(),
+            "recipe": {"batch_tokens": shape.sequence_length, "confidence": CONFIDENCE.model_dump()},
+        },
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(recorded))
     _save(folder, {"step": 60, "val": None, **recorded}, model)

@@ -161,9 +161,9 @@ class TrainingSettings(Settings):
 
     preset: str
     model: ModelSettings
-    tokenizer: TokenizerSettings
-    recipe: RecipeSettings
-    loop: LoopSettings
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    recipe: RecipeSettings = RecipeSettings()
+    loop: LoopSettings = LoopSettings()
 
     @cached_property
     def sequences_per_step(self) -> int:
