@@ -146,7 +146,7 @@ def _watch(children: list[subprocess.Popen[bytes]], stops: list[int], store: TCP
             deadline = min(deadline, time.monotonic() + SAVE_SECONDS)
     if failure := _first_failure(statuses, store):
         rank, status = failure
-        if status != EXIT_WRONG_USE:  # of which the process has told itself
+        if failure != (0, EXIT_WRONG_USE):  # of which the first process has told itself
             say(f"error: process {rank} of {len(children)} {_ending(status)}, and the others with it")
         return _exit_code(status)
     return next((code for code in map(_exit_code, statuses.values()) if code), 0)
