@@ -32,7 +32,7 @@ from shared.console import say, table
 from training.batches import Batches
 from training.distributed import Place
 from training.head import chunked_cross_entropy
-from training.model import GPT
+from training.model import GPT, INIT_STD
 from training.optimizer import Optimizers
 from training.settings import ConfidenceSettings, ModelSettings, OptimizerSettings, RecipeSettings
 from training.token_shards import TokenShard
@@ -63,8 +63,8 @@ def model_work(settings: ModelSettings, dtype: torch.dtype, compiled: bool, batc
 
 def head_work(loss: Callable[..., Tensor], dtype: torch.dtype, compiled: bool, targets: Tensor) -> Work:
     """Returns forward and backward of the head alone."""
-    h_post = torch.randn(targets.numel(), SHAPE.n_embd, device=targets.device, dtype=dtype, requires_grad=True)
-    weight = torch.randn(SHAPE.vocab_size, SHAPE.n_embd, device=targets.device, requires_grad=True)
+    h_post = torch.randn(targets.numel(), SHAPE.n_embd, device=targets.device).to(dtype).requires_grad_()
+    weight = torch.randn(SHAPE.vocab_size, SHAPE.n_embd, device=targets.device).mul(INIT_STD).requires_grad_()
     head = torch.compile(loss, fullgraph=True) if compiled else loss
     return lambda: torch.autograd.grad(head(h_post, weight, targets.flatten()), (h_post, weight))
 
