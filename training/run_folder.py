@@ -62,14 +62,13 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
         raise UserError(f"{folder} has no checkpoint yet", f"wait for its first, or train it: {again} ...")
     model = GPT(model_settings(checkpoint.state, checkpoint.folder))
     load_weights(model, checkpoint.tensors("model"), checkpoint.folder)
-    recipe = checkpoint.state["settings"].get("recipe", {})
     return TrainedRun(
         folder=folder,
         recorded=recorded,
         checkpoint=checkpoint.folder,
         step=checkpoint.step,
         model=model.to(device),
-        confidence=validated(ConfidenceSettings, recipe.get("confidence", {}), f"{checkpoint.folder}: confidence"),
+        confidence=recorded.settings.recipe.confidence,
         tokenizer=load_tokenizer(tokenizer),
     )
 
