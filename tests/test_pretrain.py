@@ -227,6 +227,17 @@ def test_a_run_goes_on_with_more_processes(trained: Trained, two_processes: list
     assert trained.losses("more") == pytest.approx(two_processes, abs=1e-4)
 
 
+def test_four_processes_go_on_as_if_nothing_had_been(trained: Trained) -> None:
+    done = trained.run("four", "--processes", 4)
+    assert done.returncode == 0, done.stderr
+    metrics = trained.folder / "four-stopped" / "run" / "metrics.jsonl"
+    stopped = trained.arguments("four-stopped", "--processes", 4)
+    returncode, _, stderr = stop_after(stopped, metrics, 8, signal.SIGTERM)
+    assert returncode == 143, stderr
+    assert trained.run("four-stopped", "--processes", 4).returncode == 0
+    assert trained.outcome("four-stopped") == trained.outcome("four")
+
+
 def test_fp16_scales_the_loss(trained: Trained) -> None:
     done = trained.run("fp16", "--precision", "fp16")
     assert done.returncode == 0, done.stderr
