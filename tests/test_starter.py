@@ -20,7 +20,7 @@ SUBJECTS = {"story", "science", "social studies", "maths", "health", "arts", "la
 
 @pytest.fixture(scope="module")
 def passages() -> list[dict[str, Any]]:
-    return [orjson.loads(line) for path in sorted(Path(FOLDER).glob("*.jsonl")) for line in path.open("rb")]
+    return [orjson.loads(line) for path in sorted(Path(FOLDER).glob("grade*.jsonl")) for line in path.open("rb")]
 
 
 def n_words(passages: list[dict[str, Any]]) -> int:
