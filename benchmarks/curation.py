@@ -25,15 +25,15 @@ from datatrove.data import Document
 
 from curation.clean import repair, why_rejected
 from curation.documents import is_dropped
-from curation.grade_classifier import GradeClassifier, classifier_line, read_record
-from curation.grading import Combination, grade_texts
+from curation.grade_classifier import classifier_line
+from curation.grading import Scorer
 from curation.labels import ensure_classifier
-from curation.pull import SourceFile
+from curation.normalise import genre_of
 from curation.readability import flesch_kincaid_grade, read_syllables
 from curation.settings import profile_settings, read_curation_file
 from curation.sources import READERS
 from curation.sources.gutenberg import gutenberg_books
-from curation.sources.starter import FOLDER
+from curation.stages import pull_sources
 from shared.console import table
 from shared.settings import PIPELINES_FILE
 
@@ -56,14 +56,14 @@ def main() -> None:
     args = parser.parse_args()
     content = read_curation_file(PIPELINES_FILE)
     settings = profile_settings(content, "starter")
-    files = {"starter/passages": [SourceFile(p.name, p, "") for p in sorted(FOLDER.glob("*.jsonl"))]}
+    files, _ = pull_sources(settings, None, Path())
 
     source = "textbooks/story_books" if args.mirror else "starter/passages"
     kind = content.sources[source]
     if args.mirror:
         paths = [args.mirror / kind.mirror / b.file for b in gutenberg_books() if b.source == source]
     else:
-        paths = [file.path for file in files["starter/passages"]] * 60
+        paths = [file.path for file in files[source]] * 60
     chosen, size = [], 0.0
     for path in paths:
         raw = path.read_bytes()
@@ -81,9 +81,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         classifier_folder = ensure_classifier(settings, files, Path(folder), workers=1)
-        record = read_record(classifier_folder)
-        classifier, fit = GradeClassifier(classifier_folder, record), Combination(**record["combination"])
-        classifier.predict(["warm up"], ["none"])
+        scorer = Scorer(classifier_folder, settings.grading)
+        scorer.grade_texts(["warm up"], ["none"])
         flesch_kincaid_grade("warm up")
 
         documents = measure(
@@ -99,8 +98,9 @@ def main() -> None:
         repaired = measure("ours: repair", lambda: [repair(text) for text in texts], total)
         measure("ours: rules", lambda: [why_rejected(text, settings.cleaning) for text in repaired], total)
         ours = measure("ours: Flesch-Kincaid", lambda: [flesch_kincaid_grade(text) for text in repaired], total)
-        measure("ours: classifier, in batches", lambda: classifier.predict(repaired, works), total)
-        measure("ours: grading, whole", lambda: grade_texts(repaired, works, classifier, fit, settings.grading), total)
+        measure("ours: genre", lambda: [genre_of(text) for text in repaired], total)
+        measure("ours: classifier, in batches", lambda: scorer.classifier.predict(repaired, works), total)
+        measure("ours: grading, whole", lambda: scorer.grade_texts(repaired, works), total)
 
         from datatrove.pipeline.dedup import MinhashDedupSignature
         from datatrove.pipeline.filters import GopherQualityFilter
@@ -118,10 +118,11 @@ def main() -> None:
             "textstat: Flesch-Kincaid", lambda: [textstat.flesch_kincaid_grade(t) for t in repaired], total
         )
         assert theirs == ours, "the grades must be the same to the last bit"
+        line_of = partial(classifier_line, rare_zipf=settings.classifier.rare_zipf)
         model = __import__("fasttext").load_model(str(classifier_folder / "all.bin"))
         measure(
             "fastText: predict, one at a time",
-            lambda: [model.f.predict(classifier_line(t) + "\n", 12, 0.0, "strict") for t in repaired],
+            lambda: [model.f.predict(line_of(t) + "\n", 12, 0.0, "strict") for t in repaired],
             total,
         )
         part = [Document(text=t, id=str(i)) for i, t in enumerate(repaired)][: max(1, len(repaired) // 8)]

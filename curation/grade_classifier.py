@@ -1,12 +1,14 @@
-"""fastText over school grades: trained from labelled works in a process of its own, used in batches.
+"""fastText over school grades: trained on labelled texts in a process of its own, used in batches.
 
 A classifier is a folder of fastText models: `all.bin`, and one for each fold, trained without the works of that fold,
-so that a labelled text is never graded by a model that read it. classifier.json holds their hashes and the
-combination with Flesch-Kincaid that curation/grading.py fitted on those out-of-fold grades.
+so that a labelled text is never graded by a model that read it. classifier.json holds their hashes, which works they
+read, and what curation/grading.py fitted on the out-of-fold grades. Rare words are read as their frequency band:
+a few thousand labelled texts say little of "mitochondria", and much of words that are as rare.
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -27,40 +29,81 @@ from shared.files import sha256_file, written_whole
 
 RECORD = "classifier.json"
 ALL = "all"
-_TOKEN_GAP = re.compile(r"([^\w\s']+)")
+HIGHEST_BIN = 12  # grade 12 and everything above it
+_TOKEN = re.compile(r"[\w']+|[^\w\s']+")
 _LABEL = "__label__"
+_BAND = "ZIPF"  # upper case: no word of a text can be taken for a band
+_MAX_WORDS_IN_MEMORY = 1_000_000
 
 
 @dataclass(frozen=True)
-class LabelledText:
-    """A text whose US school grade somebody stated. `work` is what folds go by."""
+class TrainingText:
+    """A text to train on: its US grade, the fold whose model must not read it, and how often an epoch has it."""
 
-    source: str
-    work: str
-    grade: float
     text: str
+    grade: float
+    fold: int
+    repeat: int = 1
 
 
-def fold_of(work: str, n_folds: int) -> int:
-    """Returns the fold of a work: a hash, so it never depends on what other works there are."""
-    return int.from_bytes(hashlib.blake2b(work.encode(), digest_size=8).digest()) % n_folds
+class _Tokens(dict[str, str]):
+    """Token of a text -> token the classifier reads: a common word as it is, a rare one as its frequency band."""
+
+    def __init__(self, rare_zipf: float) -> None:
+        super().__init__()
+        self._frequencies = _word_frequencies()
+        self._rare_zipf = rare_zipf
+
+    def __missing__(self, token: str) -> str:
+        if len(self) > _MAX_WORDS_IN_MEMORY:
+            self.clear()
+        read = self[token] = self._read(token)
+        return read
+
+    def _read(self, token: str) -> str:
+        if token[0].isdigit():
+            return "0" * min(len(token), 4)
+        if not any(map(str.isalpha, token)):
+            return token
+        word = token.strip("'_")
+        frequency = self._frequencies.get(word) or self._frequencies.get(word.partition("'")[0])
+        if frequency is None:
+            return f"{_BAND}0"
+        zipf = math.log10(frequency) + 9  # occurrences in a billion words, log 10 (van Heuven et al. 2014)
+        return token if zipf >= self._rare_zipf else f"{_BAND}{2 * zipf:.0f}"
 
 
-def classifier_line(text: str) -> str:
-    """Returns a text as fastText reads it: one line, lower case, punctuation apart."""
-    return " ".join(_TOKEN_GAP.sub(r" \1 ", text.lower()).split())
+@cache
+def _word_frequencies() -> dict[str, float]:
+    from wordfreq import get_frequency_dict
+
+    return dict(get_frequency_dict("en", wordlist="large"))
+
+
+@cache
+def _tokens(rare_zipf: float) -> _Tokens:
+    return _Tokens(rare_zipf)
+
+
+def classifier_line(text: str, rare_zipf: float) -> str:
+    """Returns a text as fastText reads it: one line, lower case, punctuation apart, rare words as bands."""
+    tokens = _tokens(rare_zipf)
+    return " ".join(map(tokens.__getitem__, _TOKEN.findall(text.lower())))
 
 
 def train_models(
-    labelled: Sequence[LabelledText], settings: ClassifierSettings, folder: Path, workers: int
+    texts: Sequence[TrainingText], settings: ClassifierSettings, folder: Path, workers: int
 ) -> dict[str, str]:
     """Trains `all` and the fold models into a folder, so many at a time. Returns the SHA-256 of each model file."""
+    lines = [(text.fold, line) for text in texts for line in _training_lines(text, settings.rare_zipf)]
+    # fastText reads its input in order; a hash shuffles it, so that no source comes last
+    lines.sort(key=lambda line: hashlib.blake2b(line[1].encode(), digest_size=8).digest())
 
     def train(name: str) -> tuple[str, str]:
-        chosen = [t for t in labelled if name == ALL or str(fold_of(t.work, settings.n_folds)) != name]
-        if len({round(t.grade) for t in chosen}) < 2:
+        chosen = [line for fold, line in lines if str(fold) != name]
+        if len({line.split(" ", 1)[0] for line in chosen}) < 2:
             raise UserError(
-                "the labelled texts leave a fold with fewer than two grades", "add labelled sources to the profile"
+                "the labelled texts leave a fold with fewer than two grades", "add label sets to the profile"
             )
         path = folder / f"{name}.bin"
         _fit(chosen, settings, path)
@@ -70,17 +113,21 @@ def train_models(
         return dict(pool.map(train, [ALL, *map(str, range(settings.n_folds))]))
 
 
-def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: Path) -> None:
+def _training_lines(text: TrainingText, rare_zipf: float) -> list[str]:
+    grade = min(max(math.floor(text.grade + 0.5), 0), HIGHEST_BIN)
+    return [f"{_LABEL}{grade} {classifier_line(text.text, rare_zipf)}\n"] * text.repeat
+
+
+def _fit(lines: Iterable[str], settings: ClassifierSettings, path: Path) -> None:
     """Trains one model in a fresh process with one thread.
 
     fastText reads a block of memory before it writes it; a fresh process with a low mmap threshold gets that block
     from the system, zeroed, and so the same input gives the same bytes. Otherwise it gives other models, or NaN. The
     model comes back through a pipe, because on a full disk fastText saves half of it and says nothing.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as lines, written_whole(path) as temporary:
-        chosen = _balanced(labelled, settings.lines_per_grade)
-        lines.writelines(f"{_LABEL}{round(t.grade)} {classifier_line(t.text)}\n" for t in chosen)
-        lines.flush()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file, written_whole(path) as temporary:
+        file.writelines(lines)
+        file.flush()
         options = {
             "lr": settings.lr,
             "dim": settings.dim,
@@ -88,8 +135,9 @@ def _fit(labelled: Sequence[LabelledText], settings: ClassifierSettings, path: P
             "minCount": settings.min_count,
             "wordNgrams": settings.word_ngrams,
             "bucket": settings.bucket,
+            "loss": "ova",  # a sigmoid for each grade: neighbours need not exclude each other
         }
-        job = json.dumps({"input": lines.name, **options})
+        job = json.dumps({"input": file.name, **options})
         finished = subprocess.run(
             [sys.executable, "-m", "curation.grade_classifier", job],
             env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
@@ -108,27 +156,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _balanced(labelled: Sequence[LabelledText], lines_per_grade: int) -> list[LabelledText]:
-    """Returns as many texts of each grade as of any other: thinned evenly, or repeated.
-
-    Otherwise a fold without the books of a grade would make that grade rarer, and its own books would be graded away
-    from it: out-of-fold grades came out falling with the label before this (FINDINGS.md, 2026-11-21).
-    """
-    by_grade: dict[int, list[LabelledText]] = {}
-    for text in labelled:
-        by_grade.setdefault(round(text.grade), []).append(text)
-    return [
-        texts[i % len(texts) if len(texts) < lines_per_grade else i * len(texts) // lines_per_grade]
-        for _grade, texts in sorted(by_grade.items())
-        for i in range(lines_per_grade)
-    ]
-
-
 def is_whole(folder: Path) -> bool:
     """Does a classifier stand in the folder as it was trained?"""
     try:
         record = read_record(folder)
-        has_all = {"models", "settings", "labelled_works", "combination"} <= record.keys()
+        has_all = {"models", "settings", "trained_works", "fit"} <= record.keys()
         return has_all and all(sha256_file(folder / name) == sha256 for name, sha256 in record["models"].items())
     except (OSError, ValueError, AttributeError):
         return False
@@ -140,22 +172,22 @@ class GradeClassifier:
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
         self.folder = folder
         self.hashes: dict[str, str] = record["models"]
-        self.n_folds: int = record["settings"]["n_folds"]
-        self.labelled_works = frozenset(record["labelled_works"])
+        self.rare_zipf: float = record["settings"]["rare_zipf"]
+        self.fold_of_work: dict[str, int] = record["trained_works"]
 
     def predict(self, texts: Sequence[str], works: Sequence[str]) -> list[float | None]:
-        """Returns the expected grade of each text over fastText's labels; of labelled works, out of fold.
+        """Returns the expected grade of each text over fastText's labels; of works trained on, out of fold.
 
         None where the model knows no word of it.
         """
         by_model: dict[str, list[int]] = {}
         for i, work in enumerate(works):
-            name = str(fold_of(work, self.n_folds)) if work in self.labelled_works else ALL
-            by_model.setdefault(name, []).append(i)
+            by_model.setdefault(str(self.fold_of_work.get(work, ALL)), []).append(i)
         grades: list[float | None] = [None] * len(texts)
         for name, indexes in by_model.items():
             model = _load(self.folder / f"{name}.bin", self.hashes[f"{name}.bin"])
-            for i, grade in zip(indexes, _expected_grades(model, [texts[i] for i in indexes]), strict=True):
+            lines = [classifier_line(texts[i], self.rare_zipf) + "\n" for i in indexes]
+            for i, grade in zip(indexes, _expected_grades(model, lines), strict=True):
                 grades[i] = grade
         return grades
 
@@ -169,8 +201,7 @@ def _load(path: Path, sha256: str) -> Any:
     return fasttext.load_model(str(path))
 
 
-def _expected_grades(model: Any, texts: Iterable[str]) -> list[float | None]:
-    lines = [classifier_line(text) + "\n" for text in texts]
+def _expected_grades(model: Any, lines: list[str]) -> list[float | None]:
     labels, probabilities = model.f.multilinePredict(lines, -1, 0.0, "strict")
     grades: list[float | None] = []
     for values, names in zip(probabilities, labels, strict=True):

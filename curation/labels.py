@@ -1,130 +1,285 @@
-"""Labelled texts of a profile, and the grade classifier trained on them: found in data/models/<hash>/ or made.
+"""Labelled texts of a profile, split so that nothing leaks, and the scorer trained on them, found or made.
 
-A starter passage carries the grade its writer meant; a window of a school reader the number of its book.
+Two tenths of the authors, books, stories and topics are never trained on, chosen by hash (split_of); of the rest, each
+is graded by a model that never read its fold. Texts of training that share 10-grams with held-out ones are left out.
 """
 
+import csv
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from curation.clean import repair, why_rejected
 from curation.documents import is_dropped
-from curation.grade_classifier import RECORD, GradeClassifier, LabelledText, is_whole, train_models
-from curation.grading import fit_combination
+from curation.grade_classifier import RECORD, GradeClassifier, TrainingText, is_whole, train_models
+from curation.grading import Measured, Scorer, fit_scorer, measure_texts
+from curation.grading_report import GradedText
+from curation.label_sets import LABEL_READERS, LabelledText, split_bucket
 from curation.pull import SourceFile
-from curation.readability import SYLLABLE_COUNTER, flesch_kincaid_grade
-from curation.settings import CleaningSettings, CurationSettings, SourceSettings
+from curation.readability import SYLLABLE_COUNTER
+from curation.settings import CurationSettings, LabelSettings
 from curation.sources import READERS
+from curation.sources.gutenberg import gutenberg_books
 from curation.versions import code_version
-from shared.console import say
+from shared.console import UserError, say
 from shared.files import short_hash, write_text
+
+TEST_BUCKETS = 2  # of N_BUCKETS: held out of every model
+NGRAM_WORDS = 10
+STORY_LEVELS = Path(__file__).parent / "sources" / "storybook_levels.csv"
+Files = dict[str, list[SourceFile]]
 
 
 @dataclass(frozen=True)
-class HeldOutGrades:
-    """What the classifier that never read a labelled text says of it; the three lists run in parallel."""
+class Labels:
+    """The labelled texts of a profile that can be graded, and how many of each set were left out for which reason."""
 
-    labelled: list[LabelledText]
-    fk_grades: list[float]
-    classifier_grades: list[float]
+    texts: list[LabelledText]
+    left_out: dict[str, dict[str, int]]
 
 
-def classifier_folder(settings: CurationSettings, files: dict[str, list[SourceFile]], models: Path) -> Path:
+def split_of(key: str, n_folds: int) -> int | None:
+    """Returns the fold of an author, book, story or topic, or None where it is held out of all training.
+
+    A hash, so that it never depends on what others there are.
+    """
+    bucket = split_bucket(key)
+    return None if bucket < TEST_BUCKETS else (bucket - TEST_BUCKETS) % n_folds
+
+
+def classifier_folder(settings: CurationSettings, files: Files, models: Path) -> Path:
     """Returns where the classifier of these labels and settings is or will be."""
     return models / short_hash(
         {
-            "labels": {name: [(file.name, file.sha256) for file in files[name]] for name in settings.labels},
-            "sources": {name: settings.sources[name].recorded() for name in settings.labels},
+            "labels": {name: labels.recorded() for name, labels in settings.labels.items()},
+            "files": {name: [(file.name, file.sha256) for file in files[name]] for name in settings.labels},
+            "sources": {name: s.recorded() for name, s in settings.sources.items() if name in settings.labels},
             "cleaning": settings.cleaning.model_dump(),
             "classifier": settings.classifier.model_dump(),
-            "max_fk_grade": settings.grading.max_fk_grade,
+            "grading": settings.grading.model_dump(),
             "code": code_version(),
         }
     )
 
 
-def ensure_classifier(
-    settings: CurationSettings, files: dict[str, list[SourceFile]], models: Path, workers: int
-) -> Path:
+def ensure_classifier(settings: CurationSettings, files: Files, models: Path, workers: int) -> Path:
     """Returns the folder of the classifier, trained now if it is not there yet."""
     folder = classifier_folder(settings, files, models)
     if not is_whole(folder):
-        say(f"training the grade classifier on {', '.join(settings.labels)} (once for these labels and settings)")
-        train_classifier(settings, files, folder, workers)
+        there = [name for name in settings.labels if files[name]]
+        say(f"training the grade classifier on {', '.join(there)} (once for these labels and settings)")
+        train_classifier(settings, read_labels(settings, files), folder, workers)
     return folder
 
 
-def train_classifier(
-    settings: CurationSettings, files: dict[str, list[SourceFile]], folder: Path, workers: int
-) -> None:
-    """Trains the models, fits the combination on their out-of-fold grades, and writes the record last."""
-    labelled = read_labelled(settings, files)
-    hashes = train_models(labelled, settings.classifier, folder, workers)
-    record = {
-        "models": hashes,
+def train_classifier(settings: CurationSettings, labels: Labels, folder: Path, workers: int) -> None:
+    """Trains the models, fits grade and p_grade3 on their out-of-fold grades, and writes the record last."""
+    n_folds = settings.classifier.n_folds
+    chosen, n_shared = training_texts(labels.texts, settings)
+    if not chosen:
+        raise UserError("no labelled text to train the grade classifier on", "name label sets that have files")
+    folds = {text.work: fold for text in chosen if (fold := split_of(text.key, n_folds)) is not None}
+    training = [
+        TrainingText(text.text, _grade(text), folds[text.work], settings.labels[text.source].repeat) for text in chosen
+    ]
+    record: dict[str, Any] = {
+        "models": train_models(training, settings.classifier, folder, workers),
         "settings": settings.classifier.model_dump(),
-        "labels": {name: len(files[name]) for name in settings.labels},
-        "labelled_works": sorted({text.work for text in labelled}),
-        "n_labelled_texts": len(labelled),
+        "trained_works": folds,
+        "labels": _counts(labels, chosen, n_shared, settings),
         "syllables": SYLLABLE_COUNTER,
     }
-    held_out = grade_held_out(labelled, GradeClassifier(folder, record))
-    labels = [text.grade for text in held_out.labelled]
-    strata = [(text.source, round(text.grade)) for text in held_out.labelled]
-    combination = fit_combination(held_out.fk_grades, held_out.classifier_grades, labels, strata, settings.grading)
-    write_text(folder / RECORD, json.dumps({**record, "combination": asdict(combination)}, indent=1) + "\n")
+    measured = _measure(chosen, GradeClassifier(folder, record), settings)
+    known = [i for i, m in enumerate(measured) if m.window_grades]
+    fit = fit_scorer(
+        [measured[i] for i in known],
+        [_grade(chosen[i]) for i in known],
+        [chosen[i].source for i in known],
+        settings.grading,
+    )
+    write_text(folder / RECORD, json.dumps({**record, "fit": asdict(fit)}, indent=1) + "\n")
 
 
-def grade_held_out(labelled: list[LabelledText], classifier: GradeClassifier) -> HeldOutGrades:
-    """Returns the grades of labelled texts by models that never read them; texts without a known word are left out."""
-    grades = classifier.predict([t.text for t in labelled], [t.work for t in labelled])
-    pairs = [(text, grade) for text, grade in zip(labelled, grades, strict=True) if grade is not None]
-    return HeldOutGrades([t for t, _ in pairs], [flesch_kincaid_grade(t.text) for t, _ in pairs], [g for _, g in pairs])
+def _grade(text: LabelledText) -> float:
+    assert text.grade is not None, text.work
+    return text.grade
 
 
-def read_labelled(settings: CurationSettings, files: dict[str, list[SourceFile]]) -> list[LabelledText]:
-    """Returns the labelled texts of a profile, in the order of its sources and files."""
-    return [
-        text
+def _measure(texts: Sequence[LabelledText], classifier: GradeClassifier, settings: CurationSettings) -> list[Measured]:
+    return measure_texts([t.text for t in texts], [t.work for t in texts], classifier, settings.grading)
+
+
+def _counts(
+    labels: Labels, trained: list[LabelledText], n_shared: Counter[str], settings: CurationSettings
+) -> dict[str, dict[str, Any]]:
+    """Returns how many texts of each label set were trained on, held out, too like those, or stopped by the gate."""
+    held_out = Counter(text.source for text in labels.texts if is_held_out(text, settings))
+    n_trained = Counter(text.source for text in trained)
+    return {
+        name: {
+            "trained": n_trained[name],
+            "held_out": held_out[name],
+            "shared_passage": n_shared[name],
+            "not_gradable": labels.left_out.get(name, {}),
+        }
         for name in settings.labels
-        for file in files[name]
-        for text in _labelled_of(name, settings.sources[name], file, settings)
-    ]
+    }
 
 
-def _labelled_of(
-    name: str, source: SourceSettings, file: SourceFile, settings: CurationSettings
+def is_held_out(text: LabelledText, settings: CurationSettings) -> bool:
+    """Is a text measured with, and never trained on?"""
+    n_folds = settings.classifier.n_folds
+    return settings.labels[text.source].measured_only or text.grade is None or split_of(text.key, n_folds) is None
+
+
+def training_texts(
+    texts: Sequence[LabelledText], settings: CurationSettings
+) -> tuple[list[LabelledText], Counter[str]]:
+    """Returns what to train on, and how many texts of each set share too much with a held-out one to be among it."""
+    seen = {ngram for text in texts if is_held_out(text, settings) for ngram in ngrams(text.text)}
+    most = settings.classifier.max_shared_ngrams
+    by_set: dict[str, list[LabelledText]] = {}
+    n_shared: Counter[str] = Counter()
+    for text in texts:
+        if is_held_out(text, settings):
+            continue
+        if sum(ngram in seen for ngram in ngrams(text.text)) > most:
+            n_shared[text.source] += 1
+        else:
+            by_set.setdefault(text.source, []).append(text)
+    chosen = [text for name, mine in by_set.items() for text in thinned(mine, settings.labels[name].max_texts)]
+    return chosen, n_shared
+
+
+def ngrams(text: str) -> set[int]:
+    """Returns the hashes of a text's runs of NGRAM_WORDS words, whatever their case and punctuation."""
+    words = "".join(c if c.isalnum() or c.isspace() else "" for c in text.lower()).split()
+    return {hash(tuple(words[i : i + NGRAM_WORDS])) for i in range(len(words) - NGRAM_WORDS + 1)}
+
+
+def thinned(texts: list[LabelledText], most: int | None) -> list[LabelledText]:
+    """Returns at most so many of the texts, evenly spread over them."""
+    if most is None or len(texts) <= most:
+        return texts
+    return [texts[i * len(texts) // most] for i in range(most)]
+
+
+def read_labels(settings: CurationSettings, files: Files) -> Labels:
+    """Returns the labelled texts of a profile, repaired, in the order of its sets and files.
+
+    A work gives max_windows of its windows at most. What the gate would not grade is left out, and counted.
+    """
+    kept: list[LabelledText] = []
+    left_out: dict[str, dict[str, int]] = {}
+    for name, labels in settings.labels.items():
+        by_work: dict[str, list[LabelledText]] = {}
+        for text in _texts_of(name, labels, files[name], settings):
+            text = replace(text, text=repair(text.text))
+            if reason := why_rejected(text.text, settings.cleaning):
+                reasons = left_out.setdefault(name, {})
+                reasons[reason] = reasons.get(reason, 0) + 1
+            else:
+                by_work.setdefault(text.work, []).append(text)
+        kept += [text for mine in by_work.values() for text in thinned(mine, _most_of_a_work(labels, settings))]
+    return Labels(kept, left_out)
+
+
+def _most_of_a_work(labels: LabelSettings, settings: CurationSettings) -> int | None:
+    return settings.classifier.max_windows if labels.reader in ("school_readers", "adult_books") else None
+
+
+def _texts_of(
+    name: str, labels: LabelSettings, files: Iterable[SourceFile], settings: CurationSettings
 ) -> Iterator[LabelledText]:
-    grade_of_work = _starter_grades(name, file) if source.reader == "starter" else _reader_grades(name)
-    windows = settings.cleaning.model_copy(update={"target_words": settings.classifier.window_words})
-    documents = (d for d in READERS[source.reader](file.path, name, source, windows) if not is_dropped(d))
-    texts = [(str(d.metadata["work"]), text) for d in documents if _is_readable(text := repair(d.text), windows)]
-    step = max(1, len(texts) / settings.classifier.max_windows) if source.reader != "starter" else 1
-    for i in range(int(len(texts) / step)):
-        work, text = texts[int(i * step)]
-        if work in grade_of_work:
-            yield LabelledText(name, work, grade_of_work[work], text)
+    for file in files:
+        if labels.reader == "starter":
+            yield from _starter_passages(file.path, name)
+        elif name in settings.sources:
+            yield from _labelled_documents(file.path, name, labels, settings)
+        else:
+            yield from LABEL_READERS[labels.reader](file.path, name, labels, settings.grading.window_words)
 
 
-def _is_readable(text: str, cleaning: CleaningSettings) -> bool:
-    return not why_rejected(text, cleaning)
-
-
-def _starter_grades(name: str, file: SourceFile) -> dict[str, float]:
+def _starter_passages(path: Path, name: str) -> Iterator[LabelledText]:
     from curation.sources.starter import passage_work
 
-    passages = map(orjson.loads, file.path.read_bytes().splitlines())
-    return {f"{name}/{passage_work(file.path, p['title'])}": float(p["grade"]) for p in passages}
+    for line in path.read_bytes().splitlines():
+        p = orjson.loads(line)
+        key = passage_work(path, p["title"])
+        yield LabelledText(name, key, float(p["grade"]), p["text"], p["genre"], f"grade {p['grade']}", p["title"])
 
 
-def _reader_grades(name: str) -> dict[str, float]:
-    from curation.sources.gutenberg import gutenberg_books
+def _labelled_documents(
+    path: Path, name: str, labels: LabelSettings, settings: CurationSettings
+) -> Iterator[LabelledText]:
+    """Yields the documents of a source's file, cut into windows, with the level of their book or story."""
+    source = settings.sources[name]
+    level_of = _LEVELS[labels.reader](name)
+    windows = settings.cleaning.model_copy(update={"target_words": settings.grading.window_words})
+    for document in READERS[source.reader](path, name, source, windows):
+        key = str(document.metadata["work"]).removeprefix(f"{name}/")
+        if key not in level_of or is_dropped(document):
+            continue
+        level = level_of[key]
+        grade = labels.grades.get(key, labels.grades.get(level))
+        if grade is None:
+            raise UserError(
+                f"{level} of {name} has no grade", f"give it one in pipelines.yaml: label_sets.{name}.grades"
+            )
+        title, genre = document.metadata["title"], document.metadata["genre"]
+        yield LabelledText(name, key, grade, document.text, genre, level, title)
 
-    return {
-        f"{name}/{book.gutenberg_id}": float(book.grade)
-        for book in gutenberg_books()
-        if book.source == name and book.grade is not None
-    }
+
+def _reader_levels(name: str) -> dict[str, str]:
+    books = (book for book in gutenberg_books() if book.source == name and book.grade is not None)
+    return {str(book.gutenberg_id): f"book {book.grade}" for book in books}
+
+
+def _adult_levels(name: str) -> dict[str, str]:
+    return {str(book.gutenberg_id): "adult book" for book in gutenberg_books() if book.source == name}
+
+
+def _story_levels(name: str) -> dict[str, str]:
+    with STORY_LEVELS.open(encoding="utf-8", newline="") as file:
+        return {row["story"]: f"level {row['level']}" for row in csv.DictReader(file)}
+
+
+_LEVELS = {"school_readers": _reader_levels, "adult_books": _adult_levels, "picture_books": _story_levels}
+
+
+def grade_held_out(labels: Labels, scorer: Scorer, settings: CurationSettings) -> list[GradedText]:
+    """Returns every labelled text with the grades of a model that never read it, and which split it belongs to."""
+    gradings = scorer.grade_texts([t.text for t in labels.texts], [t.work for t in labels.texts])
+    graded = []
+    for text, grading in zip(labels.texts, gradings, strict=True):
+        if grading.grade is None:
+            continue
+        graded.append(_graded(text, _split_name(text, settings), vars(grading)))
+    return graded
+
+
+def _split_name(text: LabelledText, settings: CurationSettings) -> str:
+    if settings.labels[text.source].measured_only:
+        return "measured"
+    return "test" if split_of(text.key, settings.classifier.n_folds) is None else "out of fold"
+
+
+def _graded(text: LabelledText, split: str, grades: dict[str, Any]) -> GradedText:
+    return GradedText(
+        source=text.source,
+        key=text.key,
+        level=text.level,
+        label=text.grade,
+        ease=float(text.level.removeprefix("BT ")) if text.level.startswith("BT ") else None,
+        split=split,
+        genre=text.genre,
+        title=text.title,
+        text=text.text,
+        n_words=len(text.text.split()),
+        **{name: grades[name] for name in ("fk_grade", "classifier_grade", "grade", "p_grade3")},
+    )

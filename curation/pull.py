@@ -1,4 +1,4 @@
-"""Finds the files of a source: in the checkout, a folder, a --mirror, or by download (data/raw, hashes held)."""
+"""Finds the files of sources and label sets: in the checkout, a --mirror, or by download (data/raw, hashes held)."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation.settings import SourceSettings
+from curation.settings import LabelSettings, SourceSettings
 from shared.console import Failure, UserError, say
 from shared.files import sha256_file, write_text
 
@@ -44,7 +44,19 @@ def pull_source(name: str, source: SourceSettings, mirror: Path | None, raw_fold
         return _local_files(source)
     if mirror is not None:
         return _mirrored(name, source, mirror)
-    return _downloaded(name, source, raw_folder / name)
+    return _downloaded(name, _addresses(name, source), raw_folder / name)
+
+
+def pull_label_set(name: str, labels: LabelSettings, mirror: Path | None, raw_folder: Path) -> Pulled:
+    """Returns the files of a label set that is no source. Raises Failure where they cannot be downloaded."""
+    if labels.reader == "starter":
+        from curation.sources.starter import FOLDER
+
+        return _listed(FOLDER, [FOLDER / f"{name.partition('/')[2]}.jsonl"])
+    if mirror is not None:
+        found = _listed(mirror, sorted(mirror.glob(labels.mirror)))
+        return found if found.files else Pulled([], [f"{name}: {labels.mirror}"])
+    return _downloaded(name, {url.rpartition("/")[2]: url for url in labels.addresses}, raw_folder / name)
 
 
 def _listed(folder: Path, paths: Iterable[Path]) -> Pulled:
@@ -95,13 +107,16 @@ def _mirrored(name: str, source: SourceSettings, mirror: Path) -> Pulled:
     return Pulled(_listed(folder, there).files, [f"{name}: {source.mirror}"] if not there else missing)
 
 
-def _downloaded(name: str, source: SourceSettings, folder: Path) -> Pulled:
+def _addresses(name: str, source: SourceSettings) -> dict[str, str]:
+    """Returns the address of each file of a source, by the name it gets."""
+    if source.reader == "picture_books":
+        return {f"{source.address.split('/')[4]}.tar.gz": source.address}
+    return {f"pg{number}.txt": source.address.format(id=number) for _file, number in _wanted(name, source)}
+
+
+def _downloaded(name: str, addresses: Mapping[str, str], folder: Path) -> Pulled:
     from tqdm import tqdm
 
-    if source.reader == "picture_books":
-        addresses = {f"{source.address.split('/')[4]}.tar.gz": source.address}
-    else:
-        addresses = {f"pg{number}.txt": source.address.format(id=number) for _file, number in _wanted(name, source)}
     hashes_file = folder / HASHES
     held: dict[str, str] = json.loads(hashes_file.read_bytes()) if hashes_file.is_file() else {}
     files, missing = [], []

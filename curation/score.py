@@ -20,8 +20,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from curation.clean import repair, why_rejected
 from curation.documents import REASON, drop, is_dropped
-from curation.grade_classifier import GradeClassifier, read_record
-from curation.grading import Combination, grade_texts
+from curation.grading import Scorer
+from curation.normalise import genre_of
 from curation.pull import SourceFile
 from curation.settings import CleaningSettings, GradingSettings, SourceSettings
 from curation.sources import READERS
@@ -134,7 +134,7 @@ class CleanDocuments(PipelineStep):
 
 
 class GradeDocuments(PipelineStep):
-    """Adds fk_grade, classifier_grade, grade, p_grade3 and part."""
+    """Adds fk_grade, classifier_grade, grade, p_grade3 and part; verse and talk become genres of their own."""
 
     name, type = "grade", "annotator"
 
@@ -143,14 +143,13 @@ class GradeDocuments(PipelineStep):
         self.classifier_folder, self.grading = classifier_folder, grading
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        record = read_record(self.classifier_folder)
-        classifier, fit = GradeClassifier(self.classifier_folder, record), Combination(**record["combination"])
+        scorer = Scorer(self.classifier_folder, self.grading)
         while batch := list(islice(data, BATCH_DOCUMENTS)):
             kept = [document for document in batch if not is_dropped(document)]
             texts, works = [d.text for d in kept], [d.metadata["work"] for d in kept]
-            gradings = grade_texts(texts, works, classifier, fit, self.grading)
-            for document, grading in zip(kept, gradings, strict=True):
+            for document, grading in zip(kept, scorer.grade_texts(texts, works), strict=True):
                 document.metadata.update(vars(grading))
+                document.metadata["genre"] = genre_of(document.text) or document.metadata["genre"]
             yield from batch
 
 

@@ -33,6 +33,29 @@ class SourceSettings(Settings):
         return self.model_dump(mode="json", exclude={"about", "address", "mirror", "folder"})
 
 
+class LabelSettings(Settings):
+    """Texts whose reading level is known. A set named like a source takes its files from that source."""
+
+    reader: Literal[
+        "starter", "school_readers", "adult_books", "picture_books",
+        "clear", "onestop", "cefr", "mctest", "scienceqa", "tabmwp", "asdiv", "switchboard", "childes",
+    ] = Field(description="the function that reads it")  # fmt: skip
+    about: str
+    license: str = Field("", description="SPDX id, or 'unknown'; of a source: its own")
+    revision: str = Field("", description="pinned revision, or 'unverified' until somebody has seen one")
+    addresses: list[str] = Field([], description="https addresses in production")
+    mirror: str = Field("", description="glob of its files inside a --mirror")
+    mapping: str = Field(description="where its grades come from")
+    grades: dict[str, float] = Field({}, description="US grade of each of its own levels, where they differ")
+    measured_only: bool = Field(False, description="never trained on")
+    max_texts: int | None = Field(None, ge=1, description="texts to train on at most, thinned evenly")
+    repeat: int = Field(1, ge=1, description="times a text is trained on in each epoch")
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns what of a label set can change a classifier, as hashes hold it: no prose, no places."""
+        return self.model_dump(mode="json", exclude={"about", "mapping", "addresses", "mirror"})
+
+
 class CleaningSettings(Settings):
     """What a document must be to be kept. Thresholds follow Gopher (Rae et al. 2021, table A1) where it has one."""
 
@@ -43,6 +66,12 @@ class CleaningSettings(Settings):
     max_mean_word_length: float = Field(10.0, gt=0, description="letters a word, above which it is no prose")
     min_alphabetic_words: Share = Field(0.5, description="words of letters for each token, at least")
     min_function_words: Share = Field(0.15, description="share of English function words that settles the language")
+    max_code_signs: Share = Field(0.08, description="tags, calls, operators for each token, above which it is code")
+    min_table_rows: Share = Field(0.6, description="share of lines that are rows, from which a text is a table")
+    min_clause_words: Share = Field(0.1, description="share of pronouns and auxiliaries that settles it is no list")
+    min_running_words: Share = Field(0.25, description="share of words in sentences or verse, below which it is a list")
+    min_known_words: Share = Field(0.65, description="share of words that an English word list must know")
+    max_sentence_words: int = Field(200, ge=50, description="words without the end of a sentence, clause or line")
     max_repeated_lines: Share = Field(0.5, description="share of characters in lines seen before in the document")
 
     @model_validator(mode="after")
@@ -53,17 +82,17 @@ class CleaningSettings(Settings):
 
 
 class ClassifierSettings(Settings):
-    """fastText over school grades; small, so that it trains in seconds and 12 GB stay free for the model."""
+    """fastText over school grades; small, so that it trains in a minute and 12 GB stay free for the model."""
 
-    n_folds: int = Field(4, ge=2, le=20, description="labelled texts are graded by a model that never saw their work")
-    window_words: int = Field(200, ge=50, description="labelled works are cut into windows of this many words")
+    n_folds: int = Field(4, ge=2, le=8, description="labelled texts are graded by a model that never saw their work")
     max_windows: int = Field(60, ge=1, description="windows of one work, so that no long book sets the tone")
-    lines_per_grade: int = Field(100, ge=1, description="training lines of each grade: thinned evenly, or repeated")
+    max_shared_ngrams: int = Field(4, ge=0, description="10-grams a training text may share with the held-out texts")
+    rare_zipf: float = Field(3.5, ge=1, le=8, description="rarer words (Zipf scale) are read as their frequency band")
     dim: int = Field(16, ge=1)
-    epoch: int = Field(25, ge=1)
-    lr: float = Field(0.3, gt=0)
+    epoch: int = Field(100, ge=1)
+    lr: float = Field(0.05, gt=0)
     word_ngrams: int = Field(2, ge=1)
-    bucket: int = Field(200_000, ge=1)
+    bucket: int = Field(100_000, ge=1)
     min_count: int = Field(2, ge=1)
 
 
@@ -72,7 +101,10 @@ class GradingSettings(Settings):
 
     grade_limit: float = Field(3.5, description="a text suits third grade when its grade is at most this")
     min_probability: Share = Field(0.5, description="p_grade3 from which a document belongs to part grade3")
+    min_fk_grade: float = Field(-2.0, description="Flesch-Kincaid is clipped here: a list of short words scores -3.4")
     max_fk_grade: float = Field(14.0, description="Flesch-Kincaid is clipped here: an unpunctuated text scores 50")
+    window_words: int = Field(200, ge=50, description="the classifier reads windows of about this many words")
+    max_windows: int = Field(8, ge=5, description="of a longer document: this many, evenly spread")
 
 
 class MixSettings(Settings):
@@ -108,7 +140,11 @@ class ProfileSettings(Settings):
 
     about: str
     sources: list[str] = Field(min_length=1)
-    labels: list[str] = Field(min_length=1, description="sources whose works carry a grade label")
+    labels: list[str] = Field(min_length=1, description="label sets its classifier is trained on and measured with")
+    lr: float | None = Field(
+        None, gt=0, description="of its classifier, in place of classifier.lr: few labels need more"
+    )
+    epoch: int | None = Field(None, ge=1, description="of its classifier, in place of classifier.epoch")
 
 
 class PipelineSettings(Settings):
@@ -124,6 +160,7 @@ class CurationFile(Settings):
     default_profile: str
     profiles: dict[str, ProfileSettings]
     sources: dict[str, SourceSettings]
+    label_sets: dict[str, LabelSettings]
     cleaning: CleaningSettings = CleaningSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     grading: GradingSettings = GradingSettings()
@@ -136,7 +173,7 @@ class CurationSettings(Settings):
 
     profile: str
     sources: dict[str, SourceSettings]
-    labels: list[str]
+    labels: dict[str, LabelSettings]
     cleaning: CleaningSettings
     classifier: ClassifierSettings
     grading: GradingSettings
@@ -144,8 +181,15 @@ class CurationSettings(Settings):
 
     def recorded(self) -> dict[str, Any]:
         """Returns the settings as hashes and manifests hold them: all that decides the bytes of a mix."""
-        sources = {name: source.recorded() for name, source in self.sources.items()}
-        return {**self.model_dump(mode="json", exclude={"sources"}), "sources": sources}
+        located = {
+            "sources": {name: source.recorded() for name, source in self.sources.items()},
+            "labels": {name: labels.recorded() for name, labels in self.labels.items()},
+        }
+        return {**self.model_dump(mode="json", exclude=set(located)), **located}
+
+    def only_labels(self) -> "CurationSettings":
+        """Returns the settings without the sources that carry no labels."""
+        return self.model_copy(update={"sources": {k: v for k, v in self.sources.items() if k in self.labels}})
 
 
 def _mirror_from_environment() -> Path | None:
@@ -168,12 +212,15 @@ def read_curation_file(path: Path) -> CurationFile:
     """Returns pipelines.yaml, validated. Raises UserError naming the key that is wrong."""
     content = read_section(CurationFile, path)
     for name, profile in content.profiles.items():
-        for source in [*profile.sources, *profile.labels]:
-            if source not in content.sources:
-                raise UserError(
-                    f"{path}: profiles.{name}: unknown source {source}", nearest(source, sorted(content.sources))
-                )
-        if strangers := set(profile.labels) - set(profile.sources):
+        for kind, named, known in (
+            ("source", profile.sources, content.sources),
+            ("label set", profile.labels, content.label_sets),
+        ):
+            for key in named:
+                if key not in known:
+                    raise UserError(f"{path}: profiles.{name}: unknown {kind} {key}", nearest(key, sorted(known)))
+        own = {key for key in profile.labels if key in content.sources}
+        if strangers := own - set(profile.sources):
             raise UserError(
                 f"{path}: profiles.{name}: labels {min(strangers)} is not among its sources", "add it there"
             )
@@ -201,9 +248,9 @@ def profile_settings(content: CurationFile, profile: str, local_files: Path | No
     return CurationSettings(
         profile=profile,
         sources=sources,
-        labels=chosen.labels,
+        labels={name: content.label_sets[name] for name in chosen.labels},
         cleaning=content.cleaning,
-        classifier=content.classifier,
+        classifier=content.classifier.model_copy(update=chosen.model_dump(include={"lr", "epoch"}, exclude_none=True)),
         grading=content.grading,
         mix=content.mix,
     )

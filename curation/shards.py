@@ -173,7 +173,7 @@ def make_manifest(
 ) -> Manifest:
     """Returns the manifest of a mix whose shards have been written."""
     record = read_record(classifier)
-    scorer = {"classifier": classifier.name, **{k: record[k] for k in ("models", "combination", "labels", "syllables")}}
+    scorer = {"classifier": classifier.name, **{k: record[k] for k in ("models", "fit", "labels", "syllables")}}
     return Manifest(
         name=name,
         profile=settings.profile,

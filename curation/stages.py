@@ -10,7 +10,7 @@ from typing import Any
 
 from curation.executor import run_pipeline
 from curation.pool import ScoredSource
-from curation.pull import SourceFile, pull_source, warn_of_missing
+from curation.pull import SourceFile, pull_label_set, pull_source, warn_of_missing
 from curation.score import make_tasks, scoring_pipeline
 from curation.settings import CurationSettings
 from curation.versions import code_version
@@ -22,7 +22,10 @@ from shared.manifest import InputEntry
 def pull_sources(
     settings: CurationSettings, mirror: Path | None, raw_folder: Path
 ) -> tuple[dict[str, list[SourceFile]], list[str]]:
-    """Returns every source's files, and the names of what is missing. Raises UserError where a mirror has nothing."""
+    """Returns the files of every source and label set, and the names of what is missing.
+
+    Raises UserError where a mirror has none of the sources.
+    """
     mirrored = [name for name, source in settings.sources.items() if source.mirror]
     if mirror is not None and mirrored and not mirror.is_dir():
         raise UserError(f"mirror {mirror} is not a folder", "name the folder that holds the sources' own folders")
@@ -31,6 +34,9 @@ def pull_sources(
     if mirror is not None and mirrored and not any(pulled[name].files for name in mirrored):
         folders = ", ".join(settings.sources[name].mirror for name in mirrored)
         raise UserError(f"mirror {mirror} has none of the sources of profile {settings.profile}", f"it needs {folders}")
+    for name in [name for name in settings.labels if name not in pulled]:
+        pulled[name] = pull_label_set(name, settings.labels[name], mirror, raw_folder)
+        missing += pulled[name].missing
     warn_of_missing(missing)
     return {name: source.files for name, source in pulled.items()}, missing
 

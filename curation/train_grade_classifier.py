@@ -1,16 +1,13 @@
-"""python -m curation.train_grade_classifier: trains a profile's classifier, prints how well it grades unseen works."""
+"""python -m curation.train_grade_classifier: trains a profile's scorer, and reports how it grades unseen texts."""
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pydantic import Field
 
 from curation.settings import PlaceFlags, profile_settings, read_curation_file
-from shared.console import run_command, say, table
+from shared.console import run_command, say
 from shared.settings import named_pipelines_file, parse_command
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLE = "python -m curation.train_grade_classifier --profile full --mirror DIR"
 
@@ -18,67 +15,44 @@ EXAMPLE = "python -m curation.train_grade_classifier --profile full --mirror DIR
 class TrainFlags(PlaceFlags):
     """The command line of curation.train_grade_classifier."""
 
-    profile: str = Field("starter", description="whose labels to train on")
+    profile: str | None = Field(None, description="whose labels to train on: full with a mirror, else starter")
+    html: Path | None = Field(None, description="where else to put the report as a page")
     as_json: bool = Field(False, description="print JSON", json_schema_extra={"flag": "json"})
 
 
 def main() -> None:
     content = read_curation_file(named_pipelines_file())
-    defaults = {"profile": content.default_profile}
     flags = parse_command(
-        TrainFlags, "Trains the grade classifier of a profile and tables its held-out grades.", EXAMPLE, defaults
+        TrainFlags, "Trains the grade scorer of a profile, and reports how it grades unseen texts.", EXAMPLE
     )
-    settings = profile_settings(content, flags.profile)
+    settings = profile_settings(content, flags.profile or ("full" if flags.mirror else content.default_profile))
 
-    from curation.grade_classifier import GradeClassifier, read_record
-    from curation.grading import Combination, combined_grade
-    from curation.labels import ensure_classifier, grade_held_out, read_labelled
+    from curation.grading import Scorer
+    from curation.grading_report import as_html, as_text, make_report
+    from curation.labels import ensure_classifier, grade_held_out, read_labels
     from curation.stages import pull_sources
-    from shared.files import sole_writer
+    from shared.files import sole_writer, write_text
 
-    only_labels = settings.model_copy(update={"sources": {name: settings.sources[name] for name in settings.labels}})
     with sole_writer(flags.data_dir):
-        files, _missing = pull_sources(only_labels, flags.mirror, flags.data_dir / "raw")
+        files, _missing = pull_sources(settings.only_labels(), flags.mirror, flags.data_dir / "raw")
         folder = ensure_classifier(settings, files, flags.data_dir / "models", flags.workers)
-    record = read_record(folder)
-    fit = Combination(**record["combination"])
-    held_out = grade_held_out(read_labelled(settings, files), GradeClassifier(folder, record))
-    pairs = list(zip(held_out.fk_grades, held_out.classifier_grades, strict=True))
-    graders = {
-        "Flesch-Kincaid": held_out.fk_grades,
-        "classifier": held_out.classifier_grades,
-        "both": [combined_grade(*pair, fit, settings.grading) for pair in pairs],
-    }
-    rows = []
-    for source in ["all", *settings.labels]:
-        chosen = [i for i, text in enumerate(held_out.labelled) if source in ("all", text.source)]
-        labels = [held_out.labelled[i].grade for i in chosen]
-        for name, grades in graders.items():
-            figures = _agreement(labels, [grades[i] for i in chosen], settings.grading.grade_limit)
-            rows.append([source, name, len(chosen), *figures])
-    header = ["labels", "graded by", "texts", "spearman", "rmse_grades", "precision", "recall"]
+        scorer = Scorer(folder, settings.grading)
+        say("grading the labelled texts by models that never read them")
+        report = make_report(grade_held_out(read_labels(settings, files), scorer, settings), settings.grading)
+        write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+        write_text(folder / "report.txt", as_text(report))
+        write_text(folder / "report.html", as_html(report))
+    if flags.html is not None:
+        write_text(flags.html, as_html(report))
     if flags.as_json:
-        print(json.dumps({"folder": str(folder), "held_out": [dict(zip(header, row, strict=True)) for row in rows]}))
+        print(json.dumps({"folder": str(folder), **report}))
         return
-    print(table(rows, header))
-    say(f"precision and recall of grade <= {settings.grading.grade_limit}; no model graded a work it had seen")
+    print(as_text(report))
+    fit = scorer.fit
     print(
         f"{folder}: grade = {fit.intercept:.3f} + {fit.fk_weight:.3f} fk + {fit.classifier_weight:.3f} classifier,"
-        f" +- {fit.error:.2f}"
+        f" +- {fit.error:.2f}; report.html beside it"
     )
-
-
-def _agreement(labels: list[float], grades: list[float], limit: float) -> tuple[float, float, float, float]:
-    """Returns Spearman's rank correlation, RMSE in grades, and precision and recall of "at most the limit"."""
-    import numpy as np
-
-    from curation.grading import spearman
-
-    label, grade = np.asarray(labels), np.asarray(grades)
-    rmse = float(np.sqrt(np.mean((label - grade) ** 2)))
-    hits = float(np.sum((grade <= limit) & (label <= limit)))
-    precision = hits / max(1.0, float(np.sum(grade <= limit)))
-    return spearman(labels, grades), rmse, precision, hits / max(1.0, float(np.sum(label <= limit)))
 
 
 if __name__ == "__main__":

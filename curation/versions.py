@@ -15,12 +15,14 @@ _SCORING = (
     "documents.py",
     "grade_classifier.py",
     "grading.py",
+    "label_sets.py",
     "labels.py",
+    "normalise.py",
     "readability.py",
     "score.py",
     "syllables.txt.gz",
 )
-_LIBRARIES = ("fasttext", "ftfy", "numpy", "orjson", "pyarrow", "py3langid", "pyphen")
+_LIBRARIES = ("fasttext", "ftfy", "numpy", "orjson", "pyarrow", "py3langid", "pyphen", "wordfreq")
 
 
 @cache

@@ -1,11 +1,17 @@
 """What is repaired, and what is dropped for which reason."""
 
+import json
+import time
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.clean import is_english, repair, why_rejected
+from curation import clean
+from curation.clean import is_english, repair, why_rejected, words_of
 from curation.settings import CleaningSettings
+from curation.sources.starter import FOLDER
 
 SETTINGS = CleaningSettings()
 STORY = "The dog ran down to the river, and there he saw a duck. It was sitting on an old hat, and it would not move for him."
@@ -54,6 +60,179 @@ def test_repairing_twice_changes_nothing_more(text: str) -> None:
 )  # fmt: skip
 def test_reasons(text: str, reason: str) -> None:
     assert why_rejected(repair(text), SETTINGS) == reason
+
+
+PYTHON = """
+def total(prices, rate):
+    \"\"\"Return what a basket costs.\"\"\"
+    cost = sum(prices)
+    return cost * (1 + rate)
+
+for basket in baskets:
+    print(total(basket.prices, basket.rate))
+"""
+JAVASCRIPT = """
+import { load } from "./load.js";
+
+const baskets = load("baskets.json");
+let heaviest = null;
+baskets.forEach((basket) => {
+  if (basket.size > 3) {
+    heaviest = pick(heaviest, basket);
+    console.log(basket.name, "is a large one");
+  }
+});
+"""
+JSON_LINES = "\n".join(json.dumps({"id": i, "text": STORY}) for i in range(4))
+HTML = f'<html><body><div class="main"><p>{STORY}</p><a href="/next">next</a></div></body></html>'
+TRACE = """
+Traceback (most recent call last):
+  File "/srv/bakery/run.py", line 31, in <module>
+    main(settings)
+  File "/srv/bakery/oven.py", line 12, in main
+    raise ValueError("the oven is cold")
+ValueError: the oven is cold and the bread is not in it
+"""
+SHELL = """
+$ cd /srv/bakery
+$ ls -la
+total 16
+-rw-r--r-- 1 baker baker 220 May 1 10:00 README.md
+$ git commit -m "bake it again for the third time" && ./run --all
+"""
+CSV = "name,town,price\n" + "\n".join(
+    f"{name},{town},{i}" for i, (name, town) in enumerate([("Ann Low", "Bath"), ("Bo Dee", "Cork")] * 8)
+)
+CSV_OF_PROSE = "id,review,stars\n" + "\n".join(
+    f'{i},"I liked it, and so did my dog. It was good.",{i}' for i in range(9)
+)
+PIPES = "\n".join(f"| Day {i} | dry in the morning | wet at night |" for i in range(8))
+ALIGNED = "Day      High   Low   Rain\n" + "\n".join(f"Day {i}    {60 + i}   {40 + i}    0.{i}" for i in range(9))
+CONTENTS = "\n".join(
+    f"Chapter {i}. The Coming of the Ship to {town} {11 * i}"
+    for i, town in enumerate(["Bath", "Cork", "York", "Kiel", "Rome", "Oslo"], 1)
+)
+INDEX = "\n".join(
+    f"{name}, culture of the, {i}, {i + 10}; varieties of, {i + 30}"
+    for i, name in enumerate(["apples", "beans", "corn", "dates", "figs", "grapes", "hay", "jute", "kale"])
+)
+GLOSSARY = "\n\n".join(
+    [
+        "abate, to become less strong",
+        "brig, a ship with two masts",
+        "cove, a small bay in the shore",
+        "dale, a valley",
+        "eddy, a small whirl of water",
+        "fen, low wet land",
+        "gale, a very strong wind",
+    ]
+)
+ADVERTISEMENT = "THE HARBOR GIRLS SERIES\n\nBy M. L. DRAPER\n\n12mo. Cloth. Illustrated. Price 60 cents, postpaid.\n\nTHE HARBOR GIRLS\nTHE HARBOR GIRLS AFLOAT\nTHE HARBOR GIRLS IN THE SNOW\nTHE HARBOR GIRLS AND THE LIGHTHOUSE\n\nHARTLEY & POOLE, Publishers, New York"
+OCR = "Tlie qnick brovvn f0x jurnps ovcr tbe 1azy d0g. " * 3
+NOISY_OCR = (
+    "Tlie olcl rnan vvas sitling 0n tbe hcnch ancl hc coulcl nof scc tbe hirds tliat wcre in thc trccs ahove thc houle."
+)
+MASH = "asdf jkl qwer uiop zxcv asdf ghjk qwerty lkjh fdsa poiu rewq asdf jkl hgfd sdfg wert xcvb nmkj dfgh tyui"
+GIBBERISH = "Blorf the snerp and grunkle in zib flarn of mogwit ot dree. The spanf of wuggle is nerb and fleem to gazork. Plim the vorgle in tazzik."
+NO_SENTENCES = "so we went down to the river and then he saw the duck on the hat and it would not move for us " * 12
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (PYTHON, "code"),
+        (Path(clean.__file__).read_text(encoding="utf-8"), "code"),
+        (JAVASCRIPT, "code"),
+        (JSON_LINES, "code"),
+        (HTML, "code"),
+        (TRACE, "code"),
+        (SHELL, "code"),
+        (CSV, "table"),
+        (CSV_OF_PROSE, "table"),
+        (PIPES, "table"),
+        (ALIGNED, "not_prose"),
+        (CONTENTS, "list"),
+        (INDEX, "table"),
+        (GLOSSARY, "list"),
+        (ADVERTISEMENT, "list"),
+        (OCR, "unknown_words"),
+        (NOISY_OCR, "unknown_words"),
+        (MASH, "unknown_words"),
+        (GIBBERISH, "unknown_words"),
+        (NO_SENTENCES, "no_sentences"),
+        ("and the dog went on to the river with the old hat " * 1000, "no_sentences"),
+        ("\U0001f600 \U0001f389 " * 40, "not_prose"),
+        ("\x00" * 500, "too_short"),
+        ("\u72d7 \u8dd1 \u5230 \u6cb3\u8fb9 " * 20, "not_prose"),
+        (("x" * 5000 + " ") * 30, "not_prose"),
+    ],
+)  # fmt: skip
+def test_what_is_no_prose_is_named(text: str, reason: str) -> None:
+    assert why_rejected(repair(text), SETTINGS) == reason
+
+
+VERSE = "Splash on the tin and the tile and the stone,\nSplash on the gate and the old dog's bone,\nDown through the gutter and over the wall,\nInto the barrel, the rain and all,\nRound in the ditch by the foot of the hill,\nPast the dark wheel of the silent mill."
+NONSENSE = "'Twas grimmel, and the frabbish dole\nDid wander through the mossy glade:\nAll thrummy was the ancient mole,\nAnd every toad was in the shade."
+CHAT = "ok who has the keys\nnot me\ni gave them to sam\nno you did not\nyes i did\nlook in your coat\nwhich coat\nthe one you have on\noh\nthey are in my coat"
+RECIPE = "You will need:\n2 eggs\n1 cup of flour\n1 cup of milk\na pinch of salt\n\n1. Beat the eggs in a bowl.\n2. Stir in the flour and the milk.\n3. Cook the batter in a hot pan until it is golden.\n4. Eat it with jam."
+QUIZ = "Which of these is a mammal?\n(A) a frog\n(B) a whale\n(C) a trout\n(D) a hawk\nAnswer: a whale\n\nWhich force pulls things to the ground?\n(A) friction\n(B) gravity\n(C) magnetism\nAnswer: gravity"
+ALGEBRA = "Let x be the number of figs. Then 2x + 3 = 11, so 2x = 8 and x = 4. Check: 2(4) + 3 = 11. If y = 3x, then y = 12. So she had 12 figs."
+PICTURE_BOOK = 'The cow says, "Moo."\n\nThe hen says, "Cluck."\n\nThe goat says, "Meh."\n\nThe pig says, "Oink."\n\nThe duck says, "Quack."\n\nThe dog says, "Woof."\n\nThe mouse says nothing.\n\nThe mouse eats the cheese.'
+NAMES = "Nkirote's goat ate Mukwaya's hat. Nkirote was sorry, so she gave Mukwaya's sister Achieng' a basket. \"Don't cry,\" said Nkirote. \"We'll find another hat.\" They didn't."
+OLD_PROSE = (
+    "When the carrier, "
+    + "who had walked since morning beside the river and over the long hill in the rain, " * 8
+    + "came home, he sat down and said nothing."
+)
+TIMES = "\n".join(
+    f"[9:{i:02}] {line}"
+    for i, line in enumerate(
+        [
+            "is anyone else locked out",
+            "yes",
+            "yes. my badge too",
+            "my mail is gone",
+            "they did it to the first floor",
+            "who do we call",
+            "the desk is dark",
+        ]
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "text", [VERSE, NONSENSE, CHAT, RECIPE, QUIZ, ALGEBRA, PICTURE_BOOK, NAMES, OLD_PROSE, TIMES, STORY.upper()]
+)  # fmt: skip
+def test_odd_layouts_are_kept(text: str) -> None:
+    assert why_rejected(repair(text), SETTINGS) == ""
+
+
+def test_every_starter_passage_is_kept() -> None:
+    passages = [json.loads(line) for path in sorted(FOLDER.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    reasons = {passage["title"]: why_rejected(repair(passage["text"]), SETTINGS) for passage in passages}
+    assert {title: reason for title, reason in reasons.items() if reason} == {}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["x", "a b c ", "<a ", '{ "a ', '[["', ',a', ',"', "| a ", "foo(foo(", "a' ", "' ", ". a", "A\n", "--a", " at a.a", "\u72d7 ", PYTHON, NO_SENTENCES],
+)  # fmt: skip
+def test_a_megabyte_of_anything_is_judged_at_once(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    why_rejected(STORY, SETTINGS)  # the word list is read once
+    began = time.perf_counter()
+    why_rejected(text, SETTINGS)
+    assert time.perf_counter() - began < 1  # it takes a tenth of this
+
+
+@given(st.text(st.sampled_from("aB'. \n1")) | st.text(st.characters(max_codepoint=127)))
+def test_words_of_plain_text_are_those_of_the_pattern(text: str) -> None:
+    assert words_of(text) == clean._WORD.findall(text.lower())
+
+
+@given(st.text(st.sampled_from("ab I,.|<{[(=\"'\n\t12;"), max_size=400) | st.text())
+def test_every_text_has_one_reason_or_none(text: str) -> None:
+    assert why_rejected(text, SETTINGS) == why_rejected(text, SETTINGS)
 
 
 def test_languages_are_told_apart() -> None:

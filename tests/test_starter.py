@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from curation.grading import spearman
+from curation.metrics import spearman
 from curation.readability import flesch_kincaid_grade
 from curation.sources.starter import FOLDER
 
