@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from curation.grading_page import as_html, as_text
-from curation.metrics import (
+from curation.settings import GradingSettings
+from shared.metrics import (
     Bools,
     Floats,
     Unmeasurable,
     auroc,
-    expected_calibration_error,
+    ece,
     precision_at_recall,
     precision_recall_f1,
     reliability,
     rmse,
     spearman,
 )
-from curation.settings import GradingSettings
 
 __all__ = ["GradedText", "as_html", "as_text", "make_report"]
 
@@ -208,7 +208,7 @@ def _check_both_kinds(is_easy: Bools, settings: GradingSettings) -> None:
 
 
 def _ece(texts: Sequence[GradedText], settings: GradingSettings) -> float:
-    return expected_calibration_error([t.p_grade3 for t in texts], _is_easy(texts, settings))
+    return ece([t.p_grade3 for t in texts], _is_easy(texts, settings))
 
 
 def _order(texts: Sequence[GradedText], grader: _Grader) -> float:

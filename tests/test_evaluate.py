@@ -23,11 +23,11 @@ from torch import Tensor
 from shared.console import UserError
 from shared.files import sha256_file
 from shared.manifest import read_manifest, shard_paths
+from shared.metrics import Unmeasurable, auroc, brier, ece, r, r2
 from shared.schema import PARTS
 from tests.conftest import ROOT, Mix, run_module
 from training import evaluation
 from training.batches import Batches
-from training.calibration import Unmeasurable, auroc, brier, ece, r, r2
 from training.checkpoint import save_checkpoint
 from training.distributed import Place
 from training.evaluate import main as evaluate_main
@@ -128,7 +128,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[int, b
     if won:
         assert auroc(confidence, is_right) == pytest.approx(sum(won) / len(won), abs=1e-12)
     else:
-        with pytest.raises(Unmeasurable, match="every token is"):
+        with pytest.raises(Unmeasurable, match="every one is"):
             auroc(confidence, is_right)
 
 
@@ -136,7 +136,7 @@ def test_ece_and_brier_of_a_hand_example() -> None:
     # Bins of 1/15: 0.01 and 1/15 share the first, 0.5 is alone in the eighth, 1.2 counts as 1 in the last.
     confidence = np.array([0.01, 1 / 15, 0.5, 1.2])
     is_right = np.array([False, True, True, True])
-    assert ece(confidence, is_right) == pytest.approx((abs(0.01 + 1 / 15 - 1) + 0.5 + 0) / 4)
+    assert ece(confidence, is_right, n_bins=15) == pytest.approx((abs(0.01 + 1 / 15 - 1) + 0.5 + 0) / 4)
     assert brier(confidence, is_right) == pytest.approx((0.01**2 + (14 / 15) ** 2 + 0.25 + 0) / 4)
 
 

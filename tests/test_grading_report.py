@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.grading_report import GradedText, as_html, as_text, evenly_spread, make_report
-from curation.metrics import (
+from curation.settings import GradingSettings
+from shared.metrics import (
     DecisionFigures,
     Unmeasurable,
     auroc,
-    expected_calibration_error,
+    ece,
     precision_at_recall,
     precision_recall_f1,
     reliability,
     rmse,
     spearman,
 )
-from curation.settings import GradingSettings
 
 SETTINGS = GradingSettings()
 FEW_VALUES = st.sampled_from([-1.5, 0.0, 0.1, 0.25, 0.3, 0.5, 0.9, 1.0])  # ties and bin edges are common
@@ -90,7 +90,7 @@ def test_auroc_is_the_share_of_pairs_in_order(scored: list[tuple[float, bool]]) 
     scores, positive = zip(*scored, strict=True)
     pairs = [(a, b) for a, is_a in scored if is_a for b, is_b in scored if not is_b]
     if not pairs:
-        with pytest.raises(Unmeasurable, match="every text is"):
+        with pytest.raises(Unmeasurable, match="every one is"):
             auroc(scores, positive)
     else:
         assert auroc(scores, positive) == pytest.approx(sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs))
@@ -150,14 +150,14 @@ def test_reliability_and_calibration_error_bin_by_bin(pairs: list[tuple[float, b
             mean, share = sum(p for p, _ in held) / len(held), sum(t for _, t in held) / len(held)
             assert found[0] == pytest.approx((i / 10, (i + 1) / 10, len(held), mean, share))
             error += abs(mean - share) * len(held) / len(pairs)
-    assert expected_calibration_error(probabilities, true) == pytest.approx(error, abs=1e-12)
+    assert ece(probabilities, true) == pytest.approx(error, abs=1e-12)
 
 
 def test_rmse_and_what_has_no_figure() -> None:
     assert rmse([1.0, 5.0], [4.0, 1.0]) == pytest.approx(12.5**0.5)
     assert precision_recall_f1([], []) == DecisionFigures(None, None, None)
     for measure in (lambda: rmse([], []), lambda: auroc([], []), lambda: reliability([], [])):
-        with pytest.raises(Unmeasurable, match="no texts"):
+        with pytest.raises(Unmeasurable, match="there are none"):
             measure()
     with pytest.raises(ValueError, match="not finite"):
         auroc([1.0, float("nan")], [True, False])

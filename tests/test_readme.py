@@ -29,6 +29,7 @@ MODULES = [
     "curation.composition",
     "curation.peek",
     "curation.verify",
+    "curation.grade",
     "curation.train_grade_classifier",
     "training.pretrain",
     "training.train_tokenizer",

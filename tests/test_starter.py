@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from curation.metrics import spearman
 from curation.readability import flesch_kincaid_grade
 from curation.sources.starter import FOLDER
+from shared.metrics import spearman
 
 GENRES = {
     "story", "science", "social studies", "how-to", "dialogue", "verse", "word problem", "quiz", "news", "essay",

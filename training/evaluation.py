@@ -6,6 +6,7 @@ look() is the short one that all processes of a run take together; evaluate() th
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,9 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shared.console import UserError
+from shared.metrics import Unmeasurable, auroc, brier, ece, mean, r, r2, std
 from shared.schema import PARTS
 from training.batches import held_out_windows
-from training.calibration import Unmeasurable, auroc, brier, ece, mean, r, r2, std
 from training.confidence import TARGETS
 from training.distributed import Place, sum_ranks
 from training.head import token_statistics
@@ -30,6 +31,7 @@ Array = NDArray[Any]
 Column = TypeVar("Column", Tensor, Array)
 
 # Tokens of a batch, padding included: what suits a CPU's cache, and what fills a GPU with little of its memory.
+ECE_BINS = 15  # as in Guo et al. 2017
 BATCH_TOKENS = {"cpu": 2**12, "cuda": 2**14}
 NO_HEAD = "the model has no confidence head"
 GRADES = ["K", *map(str, range(1, 13)), "13+", "ungraded"]  # a year each, as in curation.composition
@@ -263,7 +265,7 @@ def _confidence_figures(figures: Figures, tokens: TokenColumns[Array]) -> dict[s
         "o_conf_mean": (mean, o_conf),
         "o_conf_std": (std, o_conf),
     }
-    foretelling = {"auroc": auroc, "ece": ece, "brier": brier}
+    foretelling: dict[str, Callable[..., float]] = {"auroc": auroc, "ece": partial(ece, n_bins=ECE_BINS), "brier": brier}
     confidences = {"o_conf": o_conf, "max_softmax": tokens.max_softmax}
     return {
         "confidence": {name: figures.by_part(f"confidence.{name}", *how) for name, how in against_target.items()},
