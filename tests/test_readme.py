@@ -4,6 +4,7 @@ import ast
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,7 @@ MODULES = [
 @pytest.fixture(scope="module")
 def checkout(starter_mix: Mix) -> Path:
     """Returns a folder like a fresh checkout's, with a mix70 made by the first command."""
+    shutil.copy(ROOT / "README.md", starter_mix.folder)
     return starter_mix.folder
 
 
