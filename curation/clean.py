@@ -41,10 +41,10 @@ def repair(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _BREAKS.sub("\n", text)
+    if "&" in text and _ENTITY.search(text):
+        text = html.unescape(text)
     if not text.isascii():
         text = _repair_unicode(text)
-    elif "&" in text and _ENTITY.search(text):
-        text = html.unescape(text)
     text = _CONTROL.sub("", text)
     text = _SPACES.sub(" ", text)
     if " \n" in text or "\n " in text:
@@ -57,7 +57,7 @@ def _repair_unicode(text: str) -> str:
     import ftfy
     from ftfy.badness import is_bad
 
-    if is_bad(text) or _ODD_LETTERS.search(text) or _ENTITY.search(text):
+    if is_bad(text) or _ODD_LETTERS.search(text):
         return str(ftfy.fix_text(text, explain=False))
     for quote, plain in _PLAIN_QUOTES.items():
         text = text.replace(quote, plain)
@@ -74,14 +74,18 @@ _CLAUSE_WORDS = frozenset(
     why thou thee thy ye no
     """.split()  # noqa: SIM905
 )
+_MAX_TOKEN_CHARS = 1000  # of anything between two spaces: no word or address is longer
 _HEAD = 20_000  # characters in which code, tables and lists are looked for
 
 
 def why_rejected(text: str, settings: CleaningSettings) -> str:
     """Returns the reason why a repaired text is not kept, or ''."""
-    n_tokens = len(text.split())
+    tokens = text.split()
+    n_tokens = len(tokens)
     if n_tokens < settings.min_words:
         return "too_short"
+    if len(max(tokens, key=len)) > _MAX_TOKEN_CHARS:
+        return "not_prose"
     words = words_of(text)
     n_words = len(words)
     if not words or n_words < settings.min_alphabetic_words * n_tokens:
@@ -94,8 +98,8 @@ def why_rejected(text: str, settings: CleaningSettings) -> str:
         ("code" if _is_code(head, settings) else "")
         or ("table" if _is_table(head, n_words / n_tokens, settings) else "")
         or _why_no_english(head, counts, n_words, settings)
-        or ("repetitive" if _repeated_share(text.split("\n")) > settings.max_repeated_lines else "")
         or ("no_sentences" if _has_long_run(text, settings.max_sentence_words) else "")
+        or ("repetitive" if _is_repetitive(text, counts, n_words, settings) else "")
         or ("list" if _is_list(head, counts, n_words, settings) else "")
         or ("unknown_words" if _known_share(counts, n_words) < settings.min_known_words else "")
     )
@@ -248,6 +252,12 @@ def _has_long_run(text: str, max_words: int) -> bool:
     for mark in "!?;:\n":
         text = text.replace(mark, ".")
     return any(len(run) > 2 * max_words and len(run.split()) > max_words for run in text.split("."))
+
+
+def _is_repetitive(text: str, counts: Counter[str], n_words: int, settings: CleaningSettings) -> bool:
+    """Does a text say the same lines, or the same few words, again and again?"""
+    few = len(counts) < settings.min_root_ttr * n_words**0.5  # Guiraud 1954; a primer of 100 words has 2 and more
+    return few or _repeated_share(text.split("\n")) > settings.max_repeated_lines
 
 
 def _repeated_share(lines: Iterable[str]) -> float:

@@ -7,19 +7,20 @@ long text the window with the highest grade is explained.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 from curation.clean import repair, why_rejected
-from curation.grading import MIN_WINDOWS, UNGRADED, Grading, Scorer
+from curation.grade_classifier import zipf
+from curation.grading import UNGRADED, Grading, Scorer
 from curation.normalise import genre_of, is_punctuated, sentence_text, windows
 from curation.settings import CleaningSettings
 
 MAX_SENTENCES, MAX_WORDS = 40, 120  # of a text that are tried
 MIN_CHANGE = 0.05  # grades; less is not worth telling
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*[\"')\]]*\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])|\n+")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
-_MIN_LETTERS = 3  # of a word that is tried: "a" and "to" explain nothing
+_MAX_ZIPF = 5.8  # of a word that is tried: "the" and "said" explain nothing, whatever they weigh
 
 RULES = {  # what kept a text from being graded, or was taken into account; in words, with the settings of cleaning
     "too_short": "it has fewer than {min_words} words",
@@ -67,14 +68,15 @@ class Verdict:
         }
 
 
-def judge(texts: Sequence[str], scorer: Scorer, cleaning: CleaningSettings) -> list[Verdict]:
+def judge(texts: Sequence[str], scorer: Scorer, cleaning: CleaningSettings, with_why: bool = True) -> list[Verdict]:
     """Returns the verdict on each text. What the gate stops has no grade, is all_ages, and its reason is the rule."""
     repaired = [repair(text) for text in texts]
     stopped = [why_rejected(text, cleaning) for text in repaired]
     passed = [text for text, rule in zip(repaired, stopped, strict=True) if not rule]
     works = [""] * len(passed)
     gradings = scorer.grade_texts(passed, works)
-    graded = iter(zip(passed, gradings, explain(passed, works, gradings, scorer), strict=True))
+    pushes_of = explain(passed, works, gradings, scorer) if with_why else [[] for _ in passed]
+    graded = iter(zip(passed, gradings, pushes_of, strict=True))
     verdicts = []
     for rule in stopped:
         if rule:
@@ -94,7 +96,7 @@ def _taken_into_account(text: str, grading: Grading) -> list[str]:
 
 
 def explain(
-    texts: Sequence[str], works: Sequence[str], gradings: Sequence[Grading], scorer: Scorer, most: int = 5
+    texts: Sequence[str], works: Sequence[str], gradings: Sequence[Grading], scorer: Scorer, most: int = 3
 ) -> list[list[Push]]:
     """Returns, for each text, the sentences and words that move its grade most: at most so many of a kind and way."""
     subjects = [_hardest_window(t, g, scorer) for t, g in zip(texts, gradings, strict=True)]
@@ -119,17 +121,21 @@ def explain(
 def _hardest_window(text: str, grading: Grading, scorer: Scorer) -> str:
     if len(grading.window_grades) < 2:
         return text
-    parts = windows(text, scorer.settings.window_words, max(MIN_WINDOWS, scorer.settings.max_windows))
-    return parts[grading.window_grades.index(max(grading.window_grades))] if len(parts) > 1 else text
+    parts = windows(text, scorer.settings.window_words, scorer.settings.max_windows)
+    if len(parts) != len(grading.window_grades):
+        return text  # a window without a known word has no grade
+    return parts[grading.window_grades.index(max(grading.window_grades))]
 
 
 def _removals(text: str) -> list[tuple[Literal["sentence", "word"], str, str]]:
     """Returns what is tried on a text: kind, the sentence or word, and the text without it."""
-    sentences = [match for match in _SENTENCE.finditer(text) if _WORD.search(match[0])][:MAX_SENTENCES]
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    spans = [(start, end) for start, end in pairwise([0, *ends, len(text)]) if _WORD.search(text, start, end)]
     removals: list[tuple[Literal["sentence", "word"], str, str]] = []
-    if len(sentences) > 1:
-        removals += [("sentence", m[0].strip(), text[: m.start()] + text[m.end() :]) for m in sentences]
-    words = dict.fromkeys(word for word in map(str.lower, _WORD.findall(text)) if len(word) >= _MIN_LETTERS)
+    if len(spans) > 1:
+        by_text = {text[start:end].strip(): (start, end) for start, end in reversed(spans[:MAX_SENTENCES])}
+        removals += [("sentence", said, text[:start] + text[end:]) for said, (start, end) in by_text.items()]
+    words = dict.fromkeys(word for word in map(str.lower, _WORD.findall(text)) if zipf(word) < _MAX_ZIPF)
     for word in list(words)[:MAX_WORDS]:
         removals.append(("word", word, re.sub(rf"\b{word}\b ?", "", text, flags=re.IGNORECASE)))
     return removals

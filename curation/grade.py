@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import signal
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -37,33 +38,36 @@ class GradeFlags(PlaceFlags):
         (), description="text files, each one text; - is standard input", json_schema_extra={"positional": True}
     )
     text: str | None = Field(None, description="a text, printed for a person to read")
-    jsonl: Path | None = Field(None, description="objects with `text` and `id`, one a line (.jsonl or .jsonl.gz)")
+    jsonl: Path | None = Field(None, description="objects with text and id, one a line (.jsonl, .jsonl.gz, or -)")
     output: Path | None = Field(None, description="where the answers go; left out: standard output")
     profile: str | None = Field(None, description="whose classifier: full with a mirror, else starter")
+    no_why: bool = Field(False, description="leave out why: twenty times as fast")
     as_json: bool = Field(False, description="print --text as JSON too", json_schema_extra={"flag": "json"})
 
 
 def main() -> None:
     content = read_curation_file(named_pipelines_file())
     flags = parse_command(GradeFlags, "Grades texts: which US school grade they suit, and why.", EXAMPLE)
+    if flags.files.count(STDIN) > 1:
+        raise UserError("standard input can be read once", "name - once")
     if sum((flags.text is not None, flags.jsonl is not None, bool(flags.files))) != 1:
         raise UserError("name one thing to grade", "--text TEXT, --jsonl FILE, or text files (- is standard input)")
+    if flags.output is not None and flags.output.exists() and not flags.output.is_file():
+        raise UserError(f"--output {flags.output} is no file", "name a file; without --output answers go to the screen")
     settings = profile_settings(content, flags.profile or ("full" if flags.mirror else content.default_profile))
     texts = _read(flags)  # a bad line is told before a classifier is trained
     folder = _classifier(settings, flags)
 
     from curation.grading import Scorer
 
-    if flags.text is not None and not flags.as_json:
-        from curation.explain import judge
-
-        (verdict,) = judge([flags.text], Scorer(folder, settings.grading), settings.cleaning)
-        print(for_a_person(verdict, settings))
+    scorer = partial(Scorer, folder, settings.grading)
+    judged = _judge_all([text for _, text in texts], scorer, settings, flags)
+    if flags.text is not None and not flags.as_json and flags.output is None:
+        print(for_a_person(next(judged), settings))
+        say(f"(by the classifier of profile {settings.profile}{_of_better(settings.profile)})")
         return
-    judged = _judge_all([text for _, text in texts], partial(Scorer, folder, settings.grading), settings, flags.workers)
     lines = (
-        json.dumps({"id": name, **verdict.as_json()}, ensure_ascii=False) + "\n"
-        for (name, _), verdict in zip(texts, judged, strict=True)
+        json.dumps({"id": name, **verdict.as_json()}) + "\n" for (name, _), verdict in zip(texts, judged, strict=True)
     )
     _write(lines, flags.output)
 
@@ -78,18 +82,18 @@ def _read(flags: GradeFlags) -> list[tuple[Any, str]]:
 
 
 def _read_text(path: Path) -> str:
-    if path == STDIN:
-        return sys.stdin.buffer.read().decode(errors="replace")
     return _bytes_of(path).decode(errors="replace")
 
 
 def _bytes_of(path: Path) -> bytes:
+    if path == STDIN:
+        return sys.stdin.buffer.read()
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except FileNotFoundError:
         raise UserError(f"{path} not found", "name a file of texts") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path}: {error}", "it is no whole gzip file: make it again") from None
 
 
@@ -99,12 +103,16 @@ def read_jsonl(path: Path) -> Iterator[tuple[Any, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:  # of the decoding too
+            row = json.loads(line, parse_constant=_no_json)
+        except (ValueError, RecursionError) as error:  # of the decoding too
             raise UserError(f"{path}, line {number}: {error}", "each line must be one JSON object") from None
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f"{path}, line {number} has no text", 'each line must be an object with a "text"')
         yield row.get("id", number), row["text"]
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _classifier(settings: CurationSettings, flags: GradeFlags) -> Path:
@@ -123,39 +131,43 @@ def _classifier(settings: CurationSettings, flags: GradeFlags) -> Path:
 
 
 def _judge_all(
-    texts: list[str], make_scorer: "partial[Scorer]", settings: CurationSettings, workers: int
+    texts: list[str], make_scorer: "partial[Scorer]", settings: CurationSettings, flags: GradeFlags
 ) -> Iterator["Verdict"]:
     """Yields the verdict on each text, in order, made by so many processes."""
+    from tqdm import tqdm
+
     from curation.explain import judge
 
     batches = [texts[i : i + BATCH] for i in range(0, len(texts), BATCH)]
-    if workers == 1 or len(batches) == 1:
+    if flags.workers == 1 or len(batches) == 1:
         scorer = make_scorer()
-        for batch in batches:
-            yield from judge(batch, scorer, settings.cleaning)
+        for batch in tqdm(batches, unit="batch", disable=None, leave=False):
+            yield from judge(batch, scorer, settings.cleaning, not flags.no_why)
         return
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, _get_ready, (make_scorer, settings.cleaning)) as pool:
+    initial = (make_scorer, settings.cleaning, not flags.no_why)
+    with ProcessPoolExecutor(flags.workers, context, _get_ready, initial) as pool:
         try:
-            yield from chain.from_iterable(pool.map(_judge_batch, batches))
+            judged = tqdm(pool.map(_judge_batch, batches), total=len(batches), unit="batch", disable=None, leave=False)
+            yield from chain.from_iterable(judged)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _get_ready(make_scorer: "partial[Scorer]", cleaning: CleaningSettings) -> None:
+def _get_ready(make_scorer: "partial[Scorer]", cleaning: CleaningSettings, with_why: bool) -> None:
     """Loads the scorer of this worker process, which leaves Ctrl-C to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker.update(scorer=make_scorer(), cleaning=cleaning)
+    _worker[:] = [make_scorer(), cleaning, with_why]
 
 
-_worker: dict[str, Any] = {}  # of a worker process: its scorer, loaded once
+_worker: list[Any] = []  # of a worker process: what `judge` takes after the texts, loaded once
 
 
 def _judge_batch(texts: list[str]) -> list["Verdict"]:
     from curation.explain import judge
 
-    return judge(texts, _worker["scorer"], _worker["cleaning"])
+    return judge(texts, *_worker)
 
 
 def _write(lines: Iterable[str], output: Path | None) -> None:
@@ -171,7 +183,11 @@ def _write(lines: Iterable[str], output: Path | None) -> None:
         for line in lines:
             file.write(line)
             n_texts += 1
-    say(f"{output}: {n_texts:,} texts graded")
+    say(f"{output}: {n_texts:,} judged")
+
+
+def _of_better(profile: str) -> str:
+    return "; --mirror DIR or --profile full takes the one that has read more" if profile == "starter" else ""
 
 
 def for_a_person(verdict: "Verdict", settings: CurationSettings) -> str:
@@ -187,7 +203,7 @@ def for_a_person(verdict: "Verdict", settings: CurationSettings) -> str:
     windows = f"{n_windows} windows, {min(grading.window_grades):.1f} to {max(grading.window_grades):.1f}"
     lines = [
         f"{suits}: grade {grading.grade:.1f}, suits grade {settings.grading.grade_limit:g} and below with probability "
-        f"{grading.p_grade3:.2f}",
+        f"{grading.p_grade3:.3f}",
         f"  Flesch-Kincaid {grading.fk_grade:.1f}, classifier {grading.classifier_grade:.1f}"
         + (f" ({windows})" if n_windows > 1 else ""),
         *(f"  note: {note}" for note in told),
@@ -206,4 +222,4 @@ def _push_line(way: str, push: "Push") -> str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, when_stopped="stopped; nothing was written")

@@ -30,7 +30,7 @@ from shared.files import sha256_file, written_whole
 RECORD = "classifier.json"
 ALL = "all"
 HIGHEST_BIN = 12  # grade 12 and everything above it
-_TOKEN = re.compile(r"[\w']+|[^\w\s']+")
+_TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s']+")  # quotation marks that are apostrophes are left out
 _LABEL = "__label__"
 _BAND = "ZIPF"  # upper case: no word of a text can be taken for a band
 _MAX_WORDS_IN_MEMORY = 1_000_000
@@ -51,7 +51,6 @@ class _Tokens(dict[str, str]):
 
     def __init__(self, rare_zipf: float) -> None:
         super().__init__()
-        self._frequencies = _word_frequencies()
         self._rare_zipf = rare_zipf
 
     def __missing__(self, token: str) -> str:
@@ -65,12 +64,18 @@ class _Tokens(dict[str, str]):
             return "0" * min(len(token), 4)
         if not any(map(str.isalpha, token)):
             return token
-        word = token.strip("'_")
-        frequency = self._frequencies.get(word) or self._frequencies.get(word.partition("'")[0])
-        if frequency is None:
-            return f"{_BAND}0"
-        zipf = math.log10(frequency) + 9  # occurrences in a billion words, log 10 (van Heuven et al. 2014)
-        return token if zipf >= self._rare_zipf else f"{_BAND}{2 * zipf:.0f}"
+        frequency = zipf(token)
+        return token if frequency >= self._rare_zipf else f"{_BAND}{2 * frequency:.0f}"
+
+
+def zipf(word: str) -> float:
+    """Returns the log 10 of how often a word in lower case stands in a billion words; 0 where it is not known.
+
+    The Zipf scale of van Heuven et al. 2014; "dog's" is as frequent as its own entry, else as dog.
+    """
+    frequencies = _word_frequencies()
+    frequency = frequencies.get(word) or frequencies.get(word.partition("'")[0])
+    return math.log10(frequency) + 9 if frequency else 0.0
 
 
 @cache

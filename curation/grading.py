@@ -21,7 +21,6 @@ from shared.schema import Part
 
 LOWEST_GRADE, HIGHEST_GRADE = -1.0, 14.0  # pre-kindergarten to college
 MIN_PROBABILITY, MAX_PROBABILITY = 0.002, 0.998  # a few thousand labels cannot say more
-MIN_WINDOWS = 5  # of a text that is longer than them
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ def measure_texts(
     texts: Sequence[str], works: Sequence[str], classifier: GradeClassifier, settings: GradingSettings
 ) -> list[Measured]:
     """Returns Flesch-Kincaid and the classifier's grade of each text, window by window."""
-    most = max(MIN_WINDOWS, settings.max_windows)
-    by_text = [windows(text, settings.window_words, most) for text in texts]
+    by_text = [windows(text, settings.window_words, settings.max_windows) for text in texts]
     of_window = [work for work, mine in zip(works, by_text, strict=True) for _ in mine]
     predicted = iter(classifier.predict([window for mine in by_text for window in mine], of_window))
     measured = []

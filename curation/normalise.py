@@ -169,10 +169,10 @@ def _rhymes(lines: list[str]) -> bool:
 _END = re.compile(r"[.!?][\"')\]]{0,3}\s+|\n\s*")
 
 
-def windows(text: str, n_words: int, least: int) -> list[str]:
+def windows(text: str, n_words: int, most: int) -> list[str]:
     """Returns consecutive windows of about n_words, cut at ends of sentences or lines where one is near.
 
-    A text under 1.5 * n_words is one window. Of more windows than `least`, that many are returned, evenly spread, with
+    A text under 1.5 * n_words is one window. Of more windows than `most`, that many are returned, evenly spread, with
     the first and the last among them.
     """
     n_all = len(text.split())
@@ -180,7 +180,7 @@ def windows(text: str, n_words: int, least: int) -> list[str]:
         return [text] if n_all else []
     n_windows = round(n_all / n_words)
     cuts = _word_starts(text, n_all, n_windows)
-    n_chosen = min(n_windows, least)
+    n_chosen = min(n_windows, most)
     chosen = [round(j * (n_windows - 1) / max(1, n_chosen - 1)) for j in range(n_chosen)]
     return [text[_near(text, cuts, i) : _near(text, cuts, i + 1)].strip() for i in chosen]
 

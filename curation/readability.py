@@ -51,7 +51,9 @@ def _hyphenated_syllables() -> Callable[[str], int]:
     from pyphen import Pyphen
 
     root: _Letters = {}
-    for pattern, (offset, values) in Pyphen(lang="en_US").hd.patterns.items():
+    patterns = Pyphen(lang="en_US").hd.patterns
+    longest = max(map(len, patterns))
+    for pattern, (offset, values) in patterns.items():
         letters = root
         for letter in pattern[:-1]:
             letters = letters.setdefault(letter, ({}, []))[0]
@@ -62,7 +64,7 @@ def _hyphenated_syllables() -> Callable[[str], int]:
         levels = [0] * (len(dotted) + 1)
         for start in range(len(dotted) - 1):
             letters = root
-            for letter in dotted[start:]:
+            for letter in dotted[start : start + longest]:
                 found = letters.get(letter)
                 if found is None:
                     break

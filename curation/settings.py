@@ -10,6 +10,7 @@ from shared.console import UserError, nearest
 from shared.settings import Settings, pipelines_flag, read_section
 
 LOCAL_FILES = "local/files"  # the source that --local-files adds
+OWN_READERS = ("starter", "school_readers", "adult_books", "picture_books")  # of label sets that are sources
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,6 +52,12 @@ class LabelSettings(Settings):
     max_texts: int | None = Field(None, ge=1, description="texts to train on at most, thinned evenly")
     repeat: int = Field(1, ge=1, description="times a text is trained on in each epoch")
 
+    @model_validator(mode="after")
+    def _can_be_found(self) -> "LabelSettings":
+        if self.reader not in OWN_READERS and not (self.mirror and self.addresses):
+            raise ValueError(f"reader {self.reader} needs a mirror and addresses")
+        return self
+
     def recorded(self) -> dict[str, Any]:
         """Returns what of a label set can change a classifier, as hashes hold it: no prose, no places."""
         return self.model_dump(mode="json", exclude={"about", "mapping", "addresses", "mirror"})
@@ -73,6 +80,7 @@ class CleaningSettings(Settings):
     min_known_words: Share = Field(0.65, description="share of words that an English word list must know")
     max_sentence_words: int = Field(200, ge=50, description="words without the end of a sentence, clause or line")
     max_repeated_lines: Share = Field(0.5, description="share of characters in lines seen before in the document")
+    min_root_ttr: float = Field(0.8, ge=0, description="different words over the root of all words, at least")
 
     @model_validator(mode="after")
     def _ordered(self) -> "CleaningSettings":
@@ -85,7 +93,7 @@ class ClassifierSettings(Settings):
     """fastText over school grades; small, so that it trains in a minute and 12 GB stay free for the model."""
 
     n_folds: int = Field(4, ge=2, le=8, description="labelled texts are graded by a model that never saw their work")
-    max_windows: int = Field(60, ge=1, description="windows of one work, so that no long book sets the tone")
+    windows_of_a_work: int = Field(60, ge=1, description="at most, so that no long book sets the tone")
     max_shared_ngrams: int = Field(4, ge=0, description="10-grams a training text may share with the held-out texts")
     rare_zipf: float = Field(3.5, ge=1, le=8, description="rarer words (Zipf scale) are read as their frequency band")
     dim: int = Field(16, ge=1)

@@ -79,7 +79,10 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def run_command(main: Callable[[], int | None]) -> Never:
+GOES_ON = "stopped; what was finished is kept, and the same command goes on from there"
+
+
+def run_command(main: Callable[[], int | None], when_stopped: str = GOES_ON) -> Never:
     """Runs a command's main and exits with the code its outcome deserves; no traceback for what a person can repair."""
     signal.signal(signal.SIGTERM, _leave_on_sigterm)
     try:
@@ -88,7 +91,7 @@ def run_command(main: Callable[[], int | None]) -> Never:
     except UserError as error:
         code = _report(error)
     except KeyboardInterrupt:
-        say("\nstopped; what was finished is kept, and the same command goes on from there")
+        say(f"\n{when_stopped}")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

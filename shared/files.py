@@ -16,11 +16,18 @@ from pathlib import Path
 from shared.console import UserError, say
 
 TEMPORARY_PREFIX = ".half-written-"
+MAX_COMMAND_CHARS = 120  # of a command line that a lock names
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to; afterwards the file stands at `path`, whole and on disk, or not at all."""
+    """Yields a temporary path to write to; afterwards the file stands at `path`, whole and on disk, or not at all.
+
+    A link stays, and what it names is replaced. Raises UserError where a folder or device stands.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no file'}", "name a file, new or to be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
@@ -93,7 +100,7 @@ def sole_writer(
             holder = file.read().strip() or "another run"
             raise UserError(f"{folder} is in use by {holder}", hint) from None
         file.truncate(0)
-        command = " ".join(sys.orig_argv[1:])
+        command = " ".join(" ".join(sys.orig_argv[1:]).split())[:MAX_COMMAND_CHARS]
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')} ({command})\n")
         file.flush()
         try:

@@ -42,6 +42,26 @@ def test_repairing_twice_changes_nothing_more(text: str) -> None:
     assert repair(once) == once or "&" in text  # an entity may hide another one
 
 
+def test_quotes_behind_entities_are_straight_too() -> None:
+    assert repair("It&rsquo;s a dog&#8217;s life") == "It's a dog's life"
+
+
+@pytest.mark.parametrize("text", ["no " * 40, "The cat sat on the mat. " * 10])
+def test_a_few_words_over_and_over_are_repetitive(text: str) -> None:
+    assert why_rejected(text.strip(), SETTINGS) == "repetitive"
+
+
+def test_a_primer_may_say_the_same_words_often() -> None:
+    primer = "See the cat. The cat can run. Can the cat run to me? Run, cat, run! The cat ran to the hen. "
+    assert (
+        why_rejected(
+            (primer + "See the hen. Can the hen run? The hen can run to the cat. I see the cat and the hen.").strip(),
+            SETTINGS,
+        )
+        == ""
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation import grade_classifier
 from curation.explain import RULES, Verdict, judge
-from curation.grade_classifier import GradeClassifier, classifier_line, read_record
-from curation.grading import Fit, Scorer, falling_isotonic
+from curation.grade_classifier import GradeClassifier, TrainingText, classifier_line, read_record, train_models
+from curation.grading import Measured, Scorer, falling_isotonic, fit_scorer
 from curation.label_sets import LabelledText
 from curation.labels import ensure_classifier, grade_held_out, read_labels, split_of, training_texts
 from curation.settings import CurationSettings, profile_settings, read_curation_file
@@ -99,7 +100,7 @@ def test_the_split_of_an_author_is_the_published_rule() -> None:
 
 def test_a_text_that_shares_a_passage_with_a_held_out_one_is_not_trained_on(settings: CurationSettings) -> None:
     keys = [f"story {i}" for i in range(100)]
-    held_out = next(key for key in keys if split_of(key, 4) is None)
+    held_out = next(key for key in keys if split_of(key, 4) is None and split_of(f"{key}.", 4) is not None)
     trained, copied, quoting = [key for key in keys if split_of(key, 4) is not None][:3]
     words = [f"word{i}" for i in range(60)]
 
@@ -111,10 +112,11 @@ def test_a_text_that_shares_a_passage_with_a_held_out_one_is_not_trained_on(sett
         text(trained, [f"other{i}" for i in range(60)]),
         text(copied, ["Indeed,", *words[10:24], "so."]),  # five 10-grams of it
         text(quoting, [*words[10:23], "and so on"]),  # four
+        text(f"{held_out}.", [f"more{i}" for i in range(60)]),  # the same author, spelt otherwise
     ]
     chosen, n_shared = training_texts(texts, settings)
     assert [t.key for t in chosen] == [trained, quoting]
-    assert n_shared == {"starter/talk": 1}
+    assert n_shared == {"starter/talk": 2}
 
 
 def test_no_text_is_graded_by_a_model_that_read_it(settings: CurationSettings, trained: Path) -> None:
@@ -126,6 +128,39 @@ def test_no_text_is_graded_by_a_model_that_read_it(settings: CurationSettings, t
     held_out = [t for t in labels.texts if split_of(t.key, folds) is None]
     assert len(held_out) > 80
     assert not {t.work for t in held_out} & record["trained_works"].keys()
+
+
+def test_a_model_is_given_every_text_but_those_of_its_fold(
+    settings: CurationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_to: dict[str, list[str]] = {}
+
+    def only_note(lines: list[str], _settings: object, path: Path) -> None:
+        given_to[path.stem] = [line.rsplit(" ", 1)[1].strip() for line in lines]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.stem)
+
+    monkeypatch.setattr(grade_classifier, "_fit", only_note)
+    texts = [TrainingText(f"the {'!' * (i + 1)}", i % 5, fold=i % 4, repeat=1 + (i == 3)) for i in range(20)]
+    assert train_models(texts, settings.classifier, tmp_path, workers=1).keys() == {
+        "all.bin", "0.bin", "1.bin", "2.bin", "3.bin",
+    }  # fmt: skip
+    marks = ["!" * (i + 1) for i in range(20)]
+    assert sorted(given_to["all"]) == sorted([*marks, marks[3]])
+    for fold in range(4):
+        expected = [mark for i, mark in enumerate(marks) if i % 4 != fold] + [marks[3]] * (fold != 3)
+        assert sorted(given_to[str(fold)]) == sorted(expected)
+
+
+def test_held_out_texts_are_in_no_training_set(settings: CurationSettings) -> None:
+    labels = read_labels(settings, pull_sources(settings.only_labels(), None, Path("unused"))[0])
+    chosen, _ = training_texts(labels.texts, settings)
+    held_out = {t.work for t in labels.texts if split_of(t.key, 4) is None}
+    assert held_out and not held_out & {t.work for t in chosen}
+    few = settings.model_copy(
+        update={"labels": {k: v.model_copy(update={"max_texts": 7}) for k, v in settings.labels.items()}}
+    )
+    assert Counter(t.source for t in training_texts(labels.texts, few)[0]) == dict.fromkeys(settings.labels, 7)
 
 
 def test_a_work_that_was_trained_on_is_graded_by_the_model_without_it(trained: Path) -> None:
@@ -206,6 +241,8 @@ BAD = {
     "NULs": "\x00" * 5000,
     "sentence of 10,000 words": "the cat and the dog and " * 1667,
     "word of 100,000 characters": "a" * 100_000,
+    "a megabyte of digits": EASY + " " + "1" * 1_000_000,
+    "the same words": "the cat sat on the mat " * 10,
 }
 
 
@@ -290,6 +327,25 @@ def test_a_bad_line_is_named_and_nothing_is_written(trained: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [tmp_path / "in.jsonl"]
 
 
+def test_ids_come_back_whatever_they_are(trained: Path, tmp_path: Path) -> None:
+    ids = ["\ud800", {"book": [1, None]}, 3.5, "\u72d7"]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"id": i, "text": EASY}) for i in ids))
+    done = grade(trained, "--jsonl", tmp_path / "in.jsonl", "--no-why")
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [a["id"] for a in answers] == ids and all(a["why"] == [] for a in answers)
+
+
+def test_an_output_that_is_no_file_is_left_alone(trained: Path, tmp_path: Path) -> None:
+    done = grade(trained, "--text", EASY, "--output", tmp_path)
+    assert done.returncode == 2 and f"--output {tmp_path} is no file" in done.stderr
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "file.jsonl")
+    assert grade(trained, "--text", EASY, "--output", tmp_path / "link.jsonl").returncode == 0
+    assert (tmp_path / "link.jsonl").is_symlink() and json.loads((tmp_path / "file.jsonl").read_text())[
+        "part"
+    ] == "grade3"
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
@@ -313,6 +369,36 @@ def test_a_damaged_model_is_not_used(settings: CurationSettings, trained: Path, 
         Scorer(copy, settings.grading).grade_texts([EASY], [""])
 
 
-def test_a_fit_without_sentences_uses_the_classifier_alone(scorer: Scorer) -> None:
-    fit = replace(scorer.fit, intercept=0.0, fk_weight=0.5, classifier_weight=0.5)
-    assert isinstance(fit, Fit) and fit.grade(4.0, 4.0) == 4.0
+def test_where_sentences_say_nothing_the_classifier_stands_in() -> None:
+    assert Measured(9.0, None, (3.0, 5.0)).trusted_fk_grade == 4.0
+    assert Measured(9.0, 6.0, (3.0, 5.0)).trusted_fk_grade == 6.0
+
+
+def test_the_fit_spreads_grades_as_labels_are_spread(settings: CurationSettings) -> None:
+    random = np.random.default_rng(0)
+    labels = random.uniform(0, 10, 500)
+    noise = random.normal(0, 2, (2, 500))
+    measured = [
+        Measured(float(f), float(f), (float(c),))
+        for f, c in zip(labels + noise[0], 3 + 0.3 * labels + noise[1], strict=True)
+    ]
+    fit = fit_scorer(measured, labels.tolist(), ["one"] * 500, settings.grading)
+    grades = [
+        fit.intercept + fit.fk_weight * m.trusted_fk_grade + fit.classifier_weight * m.classifier_grade
+        for m in measured
+    ]
+    assert np.mean(grades) == pytest.approx(labels.mean(), abs=1e-4)
+    assert np.std(grades) == pytest.approx(labels.std(), abs=1e-4)
+
+
+def test_a_label_set_weighs_as_the_root_of_its_size(settings: CurationSettings) -> None:
+    # one set of 100 texts whose label is the classifier's grade, one of 4 where it is a grade more
+    grades = np.linspace(2, 8, 104)
+    sets = ["small" if i % 26 == 13 else "large" for i in range(104)]
+    labels = [float(g) + (name == "small") for g, name in zip(grades, sets, strict=True)]
+    measured = [Measured(float(g), None, (float(g),)) for g in grades]
+    fit = fit_scorer(measured, labels, sets, settings.grading)
+    mean = np.average(labels, weights=[0.1 if name == "large" else 0.5 for name in sets])
+    at_mean = np.average(grades, weights=[0.1 if name == "large" else 0.5 for name in sets])
+    assert fit.grade(float(at_mean), float(at_mean)) == pytest.approx(mean, abs=1e-3)
+    assert fit.error == pytest.approx(np.sqrt(1 / 6 * 5 / 6), abs=0.02)  # two of twelve weights lie a grade higher

@@ -265,7 +265,11 @@ def _confidence_figures(figures: Figures, tokens: TokenColumns[Array]) -> dict[s
         "o_conf_mean": (mean, o_conf),
         "o_conf_std": (std, o_conf),
     }
-    foretelling: dict[str, Callable[..., float]] = {"auroc": auroc, "ece": partial(ece, n_bins=ECE_BINS), "brier": brier}
+    foretelling: dict[str, Callable[..., float]] = {
+        "auroc": auroc,
+        "ece": partial(ece, n_bins=ECE_BINS),
+        "brier": brier,
+    }
     confidences = {"o_conf": o_conf, "max_softmax": tokens.max_softmax}
     return {
         "confidence": {name: figures.by_part(f"confidence.{name}", *how) for name, how in against_target.items()},
