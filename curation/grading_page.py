@@ -223,5 +223,5 @@ def draw_spread(report: dict[str, Any], figure: "Figure") -> "Figure":
     axes.set_xlim(reach)
     axes.set_xlabel("label (US grade), and texts of it")
     axes.set_ylabel("grade given")
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower right")
     return figure

@@ -225,6 +225,20 @@ def test_a_hard_word_and_a_hard_sentence_are_named(settings: CurationSettings, s
     assert all(abs(push.change) >= 0.05 for push in verdict.why)
 
 
+@pytest.mark.slow
+@pytest.mark.mirror
+def test_the_full_scorer_agrees_with_human_labels(mirror: Path, tmp_path: Path) -> None:
+    done = run_module("curation.train_grade_classifier", "--mirror", mirror, "--data-dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    by_name = {target["name"]: target for target in report["targets"]}
+    kept = [name for name, target in by_name.items() if target["met"]]
+    for promise in ("CLEAR test", "five windows", "easy against hard: AUC", "precision at recall", "OneStop pairs"):
+        assert any(promise in name for name in kept), promise
+    assert by_name["test texts: calibration error"]["value"] <= 0.05
+    assert Path(report["folder"], "report.html").is_file() and Path(report["folder"], "report.txt").is_file()
+
+
 # --- what is not to be graded ---
 
 BAD = {
