@@ -40,7 +40,14 @@ GRADES = {
 
 def settings_of(reader: str, **grades: float) -> LabelSettings:
     return LabelSettings.model_validate(
-        {"reader": reader, "about": "", "mapping": "", "grades": {**GRADES.get(reader, {}), **grades}}
+        {
+            "reader": reader,
+            "about": "",
+            "mapping": "",
+            "mirror": "*",
+            "addresses": ["https://example.org/file"],
+            "grades": {**GRADES.get(reader, {}), **grades},
+        }
     )
 
 
@@ -117,7 +124,7 @@ def test_what_is_easier_has_no_higher_grade(eases: list[float]) -> None:
 
 def test_a_map_needs_two_knots(tmp_path: Path) -> None:
     path = write(tmp_path / "clear.csv.gz", csv_bytes(CLEAR))
-    settings = LabelSettings.model_validate({"reader": "clear", "about": "", "mapping": "", "grades": {"0": 3}})
+    settings = settings_of("clear").model_copy(update={"grades": {"0": 3}})
     with pytest.raises(UserError, match="1 knots"):
         list(LABEL_READERS["clear"](path, "labels/clear", settings, 200))
 
