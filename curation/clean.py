@@ -274,10 +274,6 @@ def _repeated_share(lines: Iterable[str]) -> float:
 _NO_LANGUAGE = "zxx"  # ISO 639-2: no linguistic content
 
 
-def is_english(text: str) -> bool:
-    return language_of(text) == "en"
-
-
 def language_of(text: str) -> str:
     """Returns what py3langid, which ships its model, takes the first 2,000 characters of a text for: en, de, zxx..."""
     import py3langid

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation import clean
-from curation.clean import is_english, repair, why_rejected, words_of
+from curation.clean import language_of, repair, why_rejected, words_of
 from curation.settings import CleaningSettings
 from curation.sources.starter import FOLDER
 
@@ -256,5 +256,5 @@ def test_every_text_has_one_reason_or_none(text: str) -> None:
 
 
 def test_languages_are_told_apart() -> None:
-    assert is_english(STORY)
-    assert not is_english("Le chien courut vers la riviere et il y vit un canard assis sur un vieux chapeau.")
+    assert language_of(STORY) == "en"
+    assert language_of("Le chien courut vers la riviere et il y vit un canard assis sur un vieux chapeau.") != "en"
