@@ -87,7 +87,7 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _wanted(name: str, source: SourceSettings) -> Iterator[tuple[str, str]]:
+def _wanted(name: str) -> Iterator[tuple[str, str]]:
     """Yields (file in a mirror, Gutenberg number) of each book of a source."""
     from curation.sources.gutenberg import gutenberg_books
 
@@ -97,11 +97,11 @@ def _wanted(name: str, source: SourceSettings) -> Iterator[tuple[str, str]]:
 
 
 def _mirrored(name: str, source: SourceSettings, mirror: Path) -> Pulled:
+    if source.reader != "gutenberg":
+        found = _listed(mirror, sorted(mirror.glob(source.mirror)))
+        return found if found.files else Pulled([], [f"{name}: {source.mirror}"])
     folder = mirror / source.mirror
-    if source.reader == "picture_books":
-        found = _listed(folder, sorted(folder.glob("en/*.md")))
-        return found if found.files else Pulled([], [f"{name}: {source.mirror}/en/*.md"])
-    wanted = [file for file, _number in _wanted(name, source)]
+    wanted = [file for file, _number in _wanted(name)]
     there = [folder / file for file in wanted if (folder / file).is_file()]
     missing = [f"{name}: {source.mirror}/{file}" for file in wanted if not (folder / file).is_file()]
     return Pulled(_listed(folder, there).files, [f"{name}: {source.mirror}"] if not there else missing)
@@ -109,9 +109,11 @@ def _mirrored(name: str, source: SourceSettings, mirror: Path) -> Pulled:
 
 def _addresses(name: str, source: SourceSettings) -> dict[str, str]:
     """Returns the address of each file of a source, by the name it gets."""
+    if source.reader == "gutenberg":
+        return {f"pg{number}.txt": source.addresses[0].format(id=number) for _file, number in _wanted(name)}
     if source.reader == "picture_books":
-        return {f"{source.address.split('/')[4]}.tar.gz": source.address}
-    return {f"pg{number}.txt": source.address.format(id=number) for _file, number in _wanted(name, source)}
+        return {f"{url.split('/')[4]}.tar.gz": url for url in source.addresses}
+    return {url.rpartition("/")[2]: url for url in source.addresses}
 
 
 def _downloaded(name: str, addresses: Mapping[str, str], folder: Path) -> Pulled:

@@ -17,21 +17,22 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class SourceSettings(Settings):
     """Where one source comes from, and what all its documents have in common."""
 
-    reader: Literal["starter", "local_files", "gutenberg", "picture_books"] = Field(
-        description="the function of curation/sources that reads it"
-    )
+    reader: Literal[
+        "starter", "local_files", "gutenberg", "picture_books",
+        "babylm", "openstax", "quizzes", "rows", "web", "wikipedia",
+    ] = Field(description="the function of curation/sources that reads it")  # fmt: skip
     about: str
     license: str = Field(min_length=1, description="SPDX id, or 'unknown'; a document's own licence goes before it")
     revision: str = Field(description="pinned revision, or 'unverified' until somebody has seen one")
-    mirror: str = Field("", description="its folder inside a --mirror")
-    address: str = Field("", description="https address in production; {id} is a Gutenberg number")
+    mirror: str = Field("", description="glob of its files inside a --mirror; of Gutenberg books: their folder")
+    addresses: list[str] = Field([], description="https addresses in production; {id} is a Gutenberg number")
     genre: str | None = None
     subject: str | None = None
     folder: Path | None = Field(None, description="for local_files: the folder to read")
 
     def recorded(self) -> dict[str, Any]:
         """Returns what of a source can change a document, as hashes and manifests hold it: no prose, no places."""
-        return self.model_dump(mode="json", exclude={"about", "address", "mirror", "folder"})
+        return self.model_dump(mode="json", exclude={"about", "addresses", "mirror", "folder"})
 
 
 class LabelSettings(Settings):

@@ -85,7 +85,7 @@ def test_an_unreachable_server_is_named_in_time(tmp_path: Path) -> None:
 
 def test_a_download_is_held_to_its_first_hash(server: Server, tmp_path: Path) -> None:
     source = read_curation_file(PIPELINES_FILE).sources["textbooks/pratham"]
-    source = source.model_copy(update={"address": address(server, "/a/b/pb-source")})
+    source = source.model_copy(update={"addresses": [address(server, "/a/b/pb-source")]})
     first = pull.pull_source("textbooks/pratham", source, None, tmp_path)
     assert [file.path.read_bytes() == BODY for file in first.files] == [True]
     assert pull.pull_source("textbooks/pratham", source, None, tmp_path) == first
