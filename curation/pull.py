@@ -1,20 +1,23 @@
-"""Finds the files of sources and label sets: in the checkout, a --mirror, or by download (data/raw, hashes held)."""
+"""Finds the files of sources, label sets and evaluations: in the checkout, a --mirror, or from their addresses.
+
+What comes from an address lies in data/raw/<name>/ and is held to the hash it had when it first came; fetch.py brings
+it, hub.py where only the first rows of it are wanted.
+"""
 
 import json
-import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
 
-from curation.settings import LabelSettings, SourceSettings
+from curation.settings import FetchSettings, LabelSettings, SourceSettings
 from shared.console import Failure, UserError, say
 from shared.files import sha256_file, write_text
 
-HASHES = "hashes.json"
-PATIENCE_SECONDS = 30.0  # without a byte received, over all retries
-DEADLINE_SECONDS = 3600.0  # for all files of a source
-CHUNK_BYTES = 1 << 16
+HASHES = "hashes.json"  # SHA-256 by address
+PART_ROWS = 10_000  # of a streamed source, in each file it is kept in
+_DEFAULTS = FetchSettings()
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,19 @@ class Pulled:
     missing: list[str]
 
 
-def pull_source(name: str, source: SourceSettings, mirror: Path | None, raw_folder: Path) -> Pulled:
+class Located(Protocol):
+    """What says where its files are: a source, a label set, an evaluation."""
+
+    @property
+    def mirror(self) -> str: ...
+
+    @property
+    def addresses(self) -> list[str]: ...
+
+
+def pull_source(
+    name: str, source: SourceSettings, mirror: Path | None, raw_folder: Path, limits: FetchSettings = _DEFAULTS
+) -> Pulled:
     """Returns the files of a source. Raises UserError or Failure where there are none to be had."""
     if source.reader == "starter":
         from curation.sources.starter import FOLDER
@@ -42,21 +57,67 @@ def pull_source(name: str, source: SourceSettings, mirror: Path | None, raw_fold
         return _listed(FOLDER, sorted(FOLDER.glob("grade*.jsonl")))
     if source.reader == "local_files":
         return _local_files(source)
-    if mirror is not None:
-        return _mirrored(name, source, mirror)
-    return _downloaded(name, _addresses(name, source), raw_folder / name)
+    if source.reader == "gutenberg":
+        if mirror is not None:
+            return _mirrored_books(name, mirror, source.mirror)
+        books = {f"pg{number}.txt": source.addresses[0].format(id=number) for _file, number in _books(name)}
+        return _downloaded(name, books, raw_folder / name, limits)
+    if source.max_documents is not None and mirror is None:
+        return _streamed(name, name_files(source.addresses), source.max_documents, raw_folder / name, limits)
+    return pull_files(name, source, mirror, raw_folder, limits)
 
 
-def pull_label_set(name: str, labels: LabelSettings, mirror: Path | None, raw_folder: Path) -> Pulled:
+def pull_label_set(
+    name: str, labels: LabelSettings, mirror: Path | None, raw_folder: Path, limits: FetchSettings = _DEFAULTS
+) -> Pulled:
     """Returns the files of a label set that is no source. Raises Failure where they cannot be downloaded."""
     if labels.reader == "starter":
         from curation.sources.starter import FOLDER
 
         return _listed(FOLDER, [FOLDER / f"{name.partition('/')[2]}.jsonl"])
-    if mirror is not None:
-        found = _listed(mirror, sorted(mirror.glob(labels.mirror)))
-        return found if found.files else Pulled([], [f"{name}: {labels.mirror}"])
-    return _downloaded(name, {url.rpartition("/")[2]: url for url in labels.addresses}, raw_folder / name)
+    return pull_files(name, labels, mirror, raw_folder, limits)
+
+
+def pull_files(
+    name: str, located: Located, mirror: Path | None, raw_folder: Path, limits: FetchSettings = _DEFAULTS
+) -> Pulled:
+    """Returns the files that the glob finds in a mirror; without a mirror those of the addresses, into raw_folder/name.
+
+    Raises Failure where an address has a file that cannot be downloaded; what it does not have is missing.
+    """
+    if mirror is None and not located.addresses:
+        return Pulled([], [])  # a place for files of one's own in a mirror
+    if mirror is None:
+        return _downloaded(name, name_files(located.addresses), raw_folder / name, limits)
+    if not located.mirror:
+        return Pulled([], [f"{name}: it has no place in a mirror"])
+    found = _listed(mirror, sorted(path for path in mirror.glob(located.mirror) if path.is_file()))
+    return found if found.files else Pulled([], [f"{name}: {located.mirror}"])
+
+
+def name_files(addresses: Sequence[str]) -> dict[str, str]:
+    """Returns addresses by the names their files get: as many last parts of each as tell them all from one another.
+
+    An archive of a GitHub repository has the repository's name. Names have no folders: readers go by the last part.
+    Raises ValueError when addresses differ in nothing that a name could hold.
+    """
+    parts = {url: _parts(url) for url in addresses}
+    for n_parts in range(1, max(map(len, parts.values()), default=0) + 1):
+        named = {"-".join(path[-n_parts:]): url for url, path in parts.items()}
+        if len(named) == len(parts):
+            return named
+    if parts:
+        raise ValueError(f"addresses that differ in no part of their path: {', '.join(parts)}")
+    return {}
+
+
+def _parts(url: str) -> list[str]:
+    host, path = urlsplit(url).netloc, urlsplit(url).path
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    if host == "codeload.github.com" and parts[2:3] == ["tar.gz"]:
+        owner, repository, _, *revision = parts
+        parts = [*revision, owner, f"{repository}.tar.gz"]
+    return [host, *parts]
 
 
 def _listed(folder: Path, paths: Iterable[Path]) -> Pulled:
@@ -87,7 +148,7 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _wanted(name: str) -> Iterator[tuple[str, str]]:
+def _books(name: str) -> Iterator[tuple[str, str]]:
     """Yields (file in a mirror, Gutenberg number) of each book of a source."""
     from curation.sources.gutenberg import gutenberg_books
 
@@ -96,122 +157,89 @@ def _wanted(name: str) -> Iterator[tuple[str, str]]:
             yield book.file, str(book.gutenberg_id)
 
 
-def _mirrored(name: str, source: SourceSettings, mirror: Path) -> Pulled:
-    if source.reader != "gutenberg":
-        found = _listed(mirror, sorted(mirror.glob(source.mirror)))
-        return found if found.files else Pulled([], [f"{name}: {source.mirror}"])
-    folder = mirror / source.mirror
-    wanted = [file for file, _number in _wanted(name)]
+def _mirrored_books(name: str, mirror: Path, place: str) -> Pulled:
+    folder = mirror / place
+    wanted = [file for file, _number in _books(name)]
     there = [folder / file for file in wanted if (folder / file).is_file()]
-    missing = [f"{name}: {source.mirror}/{file}" for file in wanted if not (folder / file).is_file()]
-    return Pulled(_listed(folder, there).files, [f"{name}: {source.mirror}"] if not there else missing)
+    missing = [f"{name}: {place}/{file}" for file in wanted if not (folder / file).is_file()]
+    return Pulled(_listed(folder, there).files, [f"{name}: {place}"] if not there else missing)
 
 
-def _addresses(name: str, source: SourceSettings) -> dict[str, str]:
-    """Returns the address of each file of a source, by the name it gets."""
-    if source.reader == "gutenberg":
-        return {f"pg{number}.txt": source.addresses[0].format(id=number) for _file, number in _wanted(name)}
-    if source.reader == "picture_books":
-        return {f"{url.split('/')[4]}.tar.gz": url for url in source.addresses}
-    return {url.rpartition("/")[2]: url for url in source.addresses}
+class _Held:
+    """A folder of downloads, and the hash that each address had when it first came."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._file = folder, folder / HASHES
+        self._hashes: dict[str, str] = json.loads(self._file.read_bytes()) if self._file.is_file() else {}
+
+    def has(self, name: str, address: str) -> bool:
+        """Does the file stand there, and is it from that address?"""
+        return address in self._hashes and (self.folder / name).is_file()
+
+    def checked(self, name: str, address: str) -> SourceFile:
+        """Returns a file that came from an address. Raises Failure when it is not as it first was."""
+        path = self.folder / name
+        sha256 = sha256_file(path)
+        first = self._hashes.get(address)
+        if first is None:
+            self._hashes[address] = sha256
+            write_text(self._file, json.dumps(self._hashes, indent=1, sort_keys=True) + "\n")
+        elif first != sha256:
+            raise Failure(
+                f"{path} has SHA-256 {sha256[:16]}..., its first download had {first[:16]}...",
+                f"remove it to download it again; if {address} changed for good, remove its line from {self._file}",
+            )
+        return SourceFile(name, path, sha256)
 
 
-def _downloaded(name: str, addresses: Mapping[str, str], folder: Path) -> Pulled:
+def _downloaded(name: str, addresses: Mapping[str, str], folder: Path, limits: FetchSettings) -> Pulled:
     from tqdm import tqdm
 
-    hashes_file = folder / HASHES
-    held: dict[str, str] = json.loads(hashes_file.read_bytes()) if hashes_file.is_file() else {}
+    from curation.fetch import Fetcher
+
+    held = _Held(folder)
     files, missing = [], []
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    for file, url in tqdm(addresses.items(), desc=name, unit="file", disable=None, leave=False):
-        path = folder / file
-        if not path.is_file() and not download(url, path, deadline=deadline - time.monotonic()):
-            missing.append(f"{name}: {url}")
-            continue
-        sha256, is_new = sha256_file(path), file not in held
-        if held.setdefault(file, sha256) != sha256:
-            raise Failure(
-                f"{path} has SHA-256 {sha256[:16]}..., its first download had {held[file][:16]}...",
-                f"remove it to download it again; if {url} changed for good, remove its line from {hashes_file}",
-            )
-        files.append(SourceFile(file, path, sha256))
-        if is_new:
-            write_text(hashes_file, json.dumps(held, indent=1, sort_keys=True) + "\n")
+    with Fetcher(limits) as fetcher:
+        for file, url in tqdm(addresses.items(), desc=name, unit="file", disable=None, leave=False):
+            if held.has(file, url) or fetcher.download(url, folder / file):
+                files.append(held.checked(file, url))
+            else:
+                missing.append(f"{name}: {url}")
     return Pulled(files, missing)
 
 
-def download(url: str, path: Path, patience: float = PATIENCE_SECONDS, deadline: float = DEADLINE_SECONDS) -> bool:
-    """Downloads a file, going on where an earlier try stopped. Returns whether the server has it.
+def _streamed(
+    name: str, addresses: Mapping[str, str], max_documents: int, folder: Path, limits: FetchSettings
+) -> Pulled:
+    """Returns the first so many rows of parquet addresses, in files of PART_ROWS each; what is there is not fetched."""
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
 
-    Raises Failure naming the address when no byte came for `patience` seconds, or the file took over `deadline`.
-    """
-    import requests
+    from curation.fetch import Fetcher
+    from curation.hub import RemoteParquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, etag_file = path.with_name(path.name + ".part"), path.with_name(path.name + ".etag")
-    started = last_byte = time.monotonic()
-    pause, why = 1.0, ""
-    while (left := min(last_byte + patience, started + deadline) - time.monotonic()) > 1:
-        have = part.stat().st_size if part.exists() and etag_file.exists() else 0
-        headers = {"User-Agent": "graded-corpus", "Accept-Encoding": "identity"}
-        if have:
-            headers |= {"Range": f"bytes={have}-", "If-Range": etag_file.read_text()}
-        try:
-            with requests.get(url, headers=headers, stream=True, timeout=min(10, left / 2)) as answer:
-                if answer.status_code in (404, 410):
-                    return False
-                answer.raise_for_status()
-                if etag := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
-                    write_text(etag_file, etag)
-                with part.open("ab" if answer.status_code == 206 else "wb") as file:
-                    for chunk in answer.iter_content(CHUNK_BYTES):
-                        file.write(chunk)
-                        last_byte = time.monotonic()
-                        if last_byte - started > deadline:
-                            raise requests.Timeout(f"not whole within {deadline:.0f} s")
-                    file.flush()
-                    os.fsync(file.fileno())
-                total = _total_bytes(answer.headers, answer.status_code)
-            came = part.stat().st_size
-            if total is None or came >= total:
-                part.replace(path)
-                etag_file.unlink(missing_ok=True)
-                return True
-            why = f"{came:,} of {total:,} bytes came"
-            pause = 1.0 if came > have else pause
-        except requests.RequestException as error:
-            why = _plainly(error)
-            if getattr(error.response, "status_code", 0) == 416:  # what we have is not part of what they have
-                part.unlink(missing_ok=True)
-        time.sleep(min(pause, max(0.0, last_byte + patience - time.monotonic())))
-        pause *= 2
-    raise Failure(
-        f"could not download {url}: {why or 'it took too long'}",
-        "what came is kept: run the same command again; or read a local copy with --mirror DIR (GRADED_MIRROR)",
-    )
-
-
-def _total_bytes(headers: Mapping[str, str], status: int) -> int | None:
-    """Returns how many bytes the whole file has, where the server says."""
-    if status == 206:
-        total = headers.get("Content-Range", "").rpartition("/")[2]
-    else:
-        total = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
-    return int(total) if total.isdigit() else None
-
-
-def _plainly(error: Exception) -> str:
-    """Returns the innermost message of a chain of network errors."""
-    text = str(error)
-    for sign, plain in (
-        ("NameResolution", "no such host, or no network"),
-        ("Connection refused", "connection refused"),
-        ("timed out", "no answer within 10 s"),
-        ("Network is unreachable", "network unreachable"),
-    ):
-        if sign in text:
-            return plain
-    return text[:200]
+    held = _Held(folder)
+    files, missing = [], []
+    left = max_documents
+    progress = tqdm(total=max_documents, desc=name, unit="document", disable=None, leave=False)
+    with progress, Fetcher(limits) as fetcher:
+        for file, url in addresses.items():
+            remote = RemoteParquet(fetcher, url)
+            start = 0
+            while left > 0:
+                end = start + min(PART_ROWS, left)
+                part, rows = f"{file.removesuffix('.parquet')}-{start:09}-{end:09}.parquet", f"{url}#rows={start}-{end}"
+                if not held.has(part, rows) and not remote.write_rows(folder / part, start, end):
+                    missing.append(f"{name}: {url}")
+                    break
+                files.append(held.checked(part, rows))
+                n_rows = pq.read_metadata(folder / part).num_rows
+                progress.update(n_rows)
+                left -= n_rows
+                if n_rows < end - start:  # the last of this address
+                    break
+                start = end
+    return Pulled(files, missing)
 
 
 def warn_of_missing(missing: list[str], limit: int = 5) -> None:

@@ -1,98 +1,104 @@
-"""Downloads: resumed, retried, held to their first hash, and given up in time with the address named."""
+"""Where files come from: a mirror's glob or addresses, named apart, held to their first hash."""
 
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curation import pull
-from curation.settings import read_curation_file
+from curation.settings import SourceSettings, read_curation_file
 from shared.console import Failure
 from shared.settings import PIPELINES_FILE
 from tests.conftest import run_module
-
-BODY = bytes(range(256)) * 4000
-
-
-class Server(ThreadingHTTPServer):
-    """Serves BODY, cutting off the first answers after so many bytes each."""
-
-    cuts: list[int]
-    ranges: list[str | None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        if self.path == "/missing":
-            self.send_error(404)
-            return
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
-        start = int(asked.split("=")[1].rstrip("-")) if asked else 0
-        self.send_response(206 if asked else 200)
-        if asked:
-            self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
-        self.send_header("ETag", '"first"')
-        self.send_header("Content-Length", str(len(BODY) - start))
-        self.end_headers()
-        end = start + self.server.cuts.pop(0) if self.server.cuts else len(BODY)
-        self.wfile.write(BODY[start:end])
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+from tests.local_server import BODY, Server, fast_limits, running
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.cuts, running.ranges = [], []
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
+    with running() as server:
+        yield server
 
 
-def address(server: Server, path: str = "/file") -> str:
-    return f"http://127.0.0.1:{server.server_address[1]}{path}"
-
-
-def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
-    server.cuts = [300_000, 200_000]
-    assert pull.download(address(server), tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == BODY
-    starts = [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for asked in server.ranges]
-    assert starts[0] == 0 < starts[1] <= 300_000 < starts[2] <= 500_000
-    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
-
-
-def test_what_a_server_lacks_is_missing_not_an_error(server: Server, tmp_path: Path) -> None:
-    assert not pull.download(address(server, "/missing"), tmp_path / "file")
-
-
-def test_an_unreachable_server_is_named_in_time(tmp_path: Path) -> None:
-    started = time.monotonic()
-    with pytest.raises(Failure) as failure:
-        pull.download("http://127.0.0.1:9/books/1.txt", tmp_path / "file", patience=2)
-    assert time.monotonic() - started < 5
-    assert "http://127.0.0.1:9/books/1.txt" in failure.value.message
-    assert "--mirror" in failure.value.hint
-    assert pull.PATIENCE_SECONDS < 40
+def source(server: Server, *paths: str, **changes: Any) -> SourceSettings:
+    """Returns a source of the local server's files."""
+    addresses = [f"http://{server.host}{path}" for path in paths]
+    stated = {"reader": "picture_books", "about": "stories", "license": "CC-BY-4.0", "revision": "unverified"}
+    return SourceSettings(**{**stated, "addresses": addresses, **changes})
 
 
 def test_a_download_is_held_to_its_first_hash(server: Server, tmp_path: Path) -> None:
-    source = read_curation_file(PIPELINES_FILE).sources["textbooks/pratham"]
-    source = source.model_copy(update={"addresses": [address(server, "/a/b/pb-source")]})
-    first = pull.pull_source("textbooks/pratham", source, None, tmp_path)
+    pratham = source(server, "/a/b/file")
+    first = pull.pull_source("textbooks/pratham", pratham, None, tmp_path, fast_limits(server))
     assert [file.path.read_bytes() == BODY for file in first.files] == [True]
-    assert pull.pull_source("textbooks/pratham", source, None, tmp_path) == first
-    assert len(server.ranges) == 1  # downloaded once
+    assert pull.pull_source("textbooks/pratham", pratham, None, tmp_path, fast_limits(server)) == first
+    assert len(server.asked) == 1  # downloaded once
     first.files[0].path.write_bytes(b"something else")
     with pytest.raises(Failure, match="its first download had"):
-        pull.pull_source("textbooks/pratham", source, None, tmp_path)
+        pull.pull_source("textbooks/pratham", pratham, None, tmp_path, fast_limits(server))
+
+
+def test_another_revision_is_downloaded_though_its_file_has_the_same_name(server: Server, tmp_path: Path) -> None:
+    server.files |= {"/old/stories.txt": b"old", "/new/stories.txt": b"new"}
+    for revision in ("old", "new"):
+        pulled = pull.pull_files("set", source(server, f"/{revision}/stories.txt"), None, tmp_path, fast_limits(server))
+        assert [(file.name, file.path.read_text()) for file in pulled.files] == [("stories.txt", revision)]
+
+
+def test_what_one_address_lacks_is_missing_and_the_others_come(server: Server, tmp_path: Path) -> None:
+    pulled = pull.pull_files("set", source(server, "/file", "/nothing"), None, tmp_path, fast_limits(server))
+    assert [file.name for file in pulled.files] == ["file"]
+    assert pulled.missing == [f"set: http://{server.host}/nothing"]
+
+
+def test_what_has_no_place_in_a_mirror_is_missing_by_name(server: Server, tmp_path: Path) -> None:
+    nowhere = source(server)
+    assert pull.pull_files("set", nowhere, None, tmp_path) == pull.Pulled([], [])  # for files of one's own in a mirror
+    assert pull.pull_files("set", nowhere, tmp_path, tmp_path).missing == ["set: it has no place in a mirror"]
+
+
+HUB = "https://huggingface.co/datasets/allenai/ai2_arc/resolve/main"
+
+
+def test_files_are_named_by_as_much_of_the_address_as_tells_them_apart() -> None:
+    easy, hard = f"{HUB}/ARC-Easy/train-00000-of-00001.parquet", f"{HUB}/ARC-Challenge/train-00000-of-00001.parquet"
+    assert pull.name_files([easy]) == {"train-00000-of-00001.parquet": easy}
+    assert pull.name_files([easy, hard]) == {
+        "ARC-Easy-train-00000-of-00001.parquet": easy,
+        "ARC-Challenge-train-00000-of-00001.parquet": hard,
+    }
+    archives = [f"https://codeload.github.com/{path}" for path in ("a/b/tar.gz/refs/heads/master", "a/c/tar.gz/123")]
+    assert list(pull.name_files(archives)) == ["b.tar.gz", "c.tar.gz"]
+    same = [f"https://codeload.github.com/{owner}/b/tar.gz/123" for owner in ("a", "z")]
+    assert list(pull.name_files(same)) == ["a-b.tar.gz", "z-b.tar.gz"]
+
+
+PATHS = st.lists(st.sampled_from(["a", "b", "a-b", "..", "train.parquet", "test.parquet"]), min_size=1, max_size=4)
+
+
+@given(st.sets(PATHS.map(lambda parts: "https://hub.example/" + "/".join(parts)), max_size=6))
+def test_no_two_addresses_share_a_file_and_none_leaves_the_folder(addresses: set[str]) -> None:
+    try:
+        named = pull.name_files(sorted(addresses))
+    except ValueError:
+        plain = {"-".join(part for part in url.split("/") if part != "..") for url in addresses}
+        assert len(plain) < len(addresses)
+        return
+    assert sorted(named.values()) == sorted(addresses)
+    assert not any("/" in name or name in ("", ".", "..") for name in named)
+
+
+def test_every_source_and_label_set_of_pipelines_yaml_can_be_named() -> None:
+    content = read_curation_file(PIPELINES_FILE)
+    places: list[pull.Located] = [*content.sources.values(), *content.label_sets.values()]
+    for located in places:
+        assert len(pull.name_files(located.addresses)) == len(located.addresses)
+
+
+def test_how_many_documents_are_streamed_does_not_change_what_a_document_is(server: Server) -> None:
+    assert source(server).recorded() == source(server, max_documents=10).recorded()
 
 
 def test_a_mirror_that_lacks_a_file_is_warned_of_and_recorded(tmp_path: Path) -> None:
