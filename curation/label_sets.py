@@ -5,16 +5,10 @@ and the set's LabelSettings, which hold every number. Out: LabelledText. An item
 a file that is not of its format, or holds no labelled text at all, raises UserError.
 """
 
-import csv
-import gzip
 import hashlib
-import io
 import math
 import re
-import tarfile
 import xml.etree.ElementTree as ET
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -23,8 +17,19 @@ from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-import orjson
 
+from curation.set_files import (
+    ALL_MEMBERS,
+    UNREADABLE,
+    WrongFormat,
+    csv_rows,
+    decoded,
+    field,
+    json_items,
+    members,
+    sheet_rows,
+    why_unreadable,
+)
 from curation.settings import LabelSettings
 from shared.console import UserError
 
@@ -40,7 +45,6 @@ MCTEST_MEMBERS = re.compile(r"/mc\d+\.\w+\.tsv$")
 QUIZ_MEMBERS = re.compile(r"/(?:problems\w*\.json|ASDiv\.xml)(?:\.gz)?$")
 SWITCHBOARD_MEMBERS = re.compile(r"swda\w*/\w+/\d+\.txt$")  # 2005_text.txt holds the words of 2005.txt again
 CHILDES_MEMBERS = re.compile(r"/(?:original_transcripts|data)/[^/]+\.csv$")
-ALL_MEMBERS = re.compile("")
 
 _ONESTOP_NAME = re.compile(r"(.+)-(ele|int|adv)$", re.IGNORECASE)
 _ONESTOP_HEADINGS = frozenset(("elementary", "intermediate", "advanced"))
@@ -68,24 +72,6 @@ class LabelledText:
 Reader = Callable[[Path, str, LabelSettings, int], Iterator[LabelledText]]
 
 
-class _WrongFormat(ValueError):
-    """A file that can be opened, but is not what its set publishes."""
-
-
-_UNREADABLE = (
-    _WrongFormat,
-    UnicodeDecodeError,
-    orjson.JSONDecodeError,
-    csv.Error,
-    SyntaxError,  # of XML: both ElementTree's error and lxml's, which openpyxl may use
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-)
-
-
 def split_bucket(key: str) -> int:
     """Returns which of N_BUCKETS a key belongs to: a hash, so it never depends on what other keys there are."""
     return int(hashlib.sha1(key.strip().lower().encode()).hexdigest(), 16) % N_BUCKETS
@@ -101,9 +87,8 @@ def _checked(reader: Reader) -> Reader:
             for text in reader(path, name, settings, window_words):
                 found = True
                 yield text
-        except _UNREADABLE as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{path} cannot be read as {name}: {why}", _AGAIN) from error
+        except UNREADABLE as error:
+            raise UserError(f"{path} cannot be read as {name}: {why_unreadable(error)}", _AGAIN) from error
         if not found:
             raise UserError(f"{path} holds no labelled text of {name}", _AGAIN)
 
@@ -117,8 +102,8 @@ def read_clear(path: Path, name: str, settings: LabelSettings, window_words: int
     if len(knots) < 2:
         raise UserError(f"{name}: grades has {len(knots)} knots, a map needs 2", "copy them from pipelines.yaml")
     columns = ("Author", "Title", "Categ", "Excerpt", "BT_easiness")
-    for member, data in _members(path, ALL_MEMBERS):
-        rows = _sheet_rows(data, columns) if member.endswith(".xlsx") else _csv_rows(data, columns)
+    for member, data in members(path, ALL_MEMBERS):
+        rows = sheet_rows(data, columns) if member.endswith(".xlsx") else csv_rows(data, columns)
         for row in rows:
             ease = _number(row["BT_easiness"])
             if ease is None or not row["Excerpt"].strip():
@@ -144,12 +129,12 @@ def read_onestop(path: Path, name: str, settings: LabelSettings, window_words: i
     Upstream has had articles twice, in Int-Txt and in Int-Txt/Int-Txt: the first copy counts.
     """
     seen = set()
-    for member, data in _members(path, ONESTOP_MEMBERS):
+    for member, data in members(path, ONESTOP_MEMBERS):
         match = _ONESTOP_NAME.match(PurePosixPath(member).stem)
         if not match:
-            raise _WrongFormat(f"{member} does not end in -ele, -int or -adv")
+            raise WrongFormat(f"{member} does not end in -ele, -int or -adv")
         article, level = match[1].strip(), match[2].capitalize()
-        heading, _, rest = _decoded(data).strip().partition("\n")
+        heading, _, rest = decoded(data).strip().partition("\n")
         text = rest.strip() if heading.strip().lower() in _ONESTOP_HEADINGS else f"{heading}\n{rest}".strip()
         if text and (article, level) not in seen:
             seen.add((article, level))
@@ -159,12 +144,12 @@ def read_onestop(path: Path, name: str, settings: LabelSettings, window_words: i
 @_checked
 def read_cefr(path: Path, name: str, settings: LabelSettings, window_words: int) -> Iterator[LabelledText]:
     """Yields learners' texts with their CEFR level, A1 to C2: from a CSV, or text files in folders named by level."""
-    for member, data in _members(path, CEFR_MEMBERS):
+    for member, data in members(path, CEFR_MEMBERS):
         if member.endswith(".txt"):
             parts = PurePosixPath(member)
-            items = [(parts.stem, parts.parent.name, _decoded(data))]
+            items = [(parts.stem, parts.parent.name, decoded(data))]
         else:
-            rows = _csv_rows(data, ("text", "label", "source_file"))
+            rows = csv_rows(data, ("text", "label", "source_file"))
             items = [(row["source_file"], row["label"].strip(), row["text"]) for row in rows]
         for title, level, text in items:
             if text.strip() and level:
@@ -175,7 +160,7 @@ def read_cefr(path: Path, name: str, settings: LabelSettings, window_words: int)
 def read_mctest(path: Path, name: str, settings: LabelSettings, window_words: int) -> Iterator[LabelledText]:
     r"""Yields the stories of MCTest, without their questions. Line breaks are written as \newline, tabs as \tab."""
     grade = _stated_grade(settings, "story", name)
-    for _member, data in _members(path, MCTEST_MEMBERS):
+    for _member, data in members(path, MCTEST_MEMBERS):
         for line in data.decode("utf-8-sig").splitlines():
             fields = line.split("\t")
             if len(fields) > 2 and fields[2].strip():
@@ -198,13 +183,13 @@ def read_scienceqa(path: Path, name: str, settings: LabelSettings, window_words:
     """Yields ScienceQA (Lu et al. 2022) in texts of one grade and topic; items of a skill never leave their split."""
 
     def item(problem: dict[str, Any]) -> _QuizItem:
-        choices, right = _choices(problem), _field(problem, "answer")
+        choices, right = _choices(problem), field(problem, "answer")
         answer = choices[int(right)] if right.isdecimal() and int(right) < len(choices) else ""
-        text = _quiz_text([_field(problem, "hint"), _field(problem, "question")], choices, answer)
-        return _QuizItem(_field(problem, "skill"), _field(problem, "topic"), _field(problem, "grade"), text)
+        text = _quiz_text([field(problem, "hint"), field(problem, "question")], choices, answer)
+        return _QuizItem(field(problem, "skill"), field(problem, "topic"), field(problem, "grade"), text)
 
-    for member, data in _members(path, QUIZ_MEMBERS):
-        yield from _quiz_texts((item(problem) for _, problem in _json_items(member, data)), name, settings)
+    for member, data in members(path, QUIZ_MEMBERS):
+        yield from _quiz_texts((item(problem) for _, problem in json_items(member, data)), name, settings)
 
 
 @_checked
@@ -212,16 +197,16 @@ def read_tabmwp(path: Path, name: str, settings: LabelSettings, window_words: in
     """Yields TabMWP (Lu et al. 2023), word problems over small tables, in texts of one grade."""
 
     def item(number: str, problem: dict[str, Any]) -> _QuizItem:
-        rows = _field(problem, "table").split("\n")
+        rows = field(problem, "table").split("\n")
         table = "\n".join(" ".join(cell.strip() for cell in row.split("|")).strip() for row in rows)
-        answer, unit = _field(problem, "answer"), _field(problem, "unit")
+        answer, unit = field(problem, "answer"), field(problem, "unit")
         answer = f"{unit}{answer}" if unit == "$" else f"{answer} {unit}".strip()
-        lines = [_field(problem, "table_title"), table, _field(problem, "question")]
+        lines = [field(problem, "table_title"), table, field(problem, "question")]
         text = _quiz_text(lines, _choices(problem), answer)
-        return _QuizItem(number, "", _field(problem, "grade"), text)
+        return _QuizItem(number, "", field(problem, "grade"), text)
 
-    for member, data in _members(path, QUIZ_MEMBERS):
-        yield from _quiz_texts((item(*pair) for pair in _json_items(member, data)), name, settings)
+    for member, data in members(path, QUIZ_MEMBERS):
+        yield from _quiz_texts((item(*pair) for pair in json_items(member, data)), name, settings)
 
 
 @_checked
@@ -233,7 +218,7 @@ def read_asdiv(path: Path, name: str, settings: LabelSettings, window_words: int
         text = _quiz_text([f"{body} {question}" if question else ""], (), answer)  # they may share one sentence
         return _QuizItem(problem.get("ID", ""), "", problem.get("Grade", ""), text)
 
-    for _member, data in _members(path, QUIZ_MEMBERS):
+    for _member, data in members(path, QUIZ_MEMBERS):
         yield from _quiz_texts(map(item, ET.fromstring(data).iter("Problem")), name, settings)
 
 
@@ -286,12 +271,12 @@ def read_switchboard(path: Path, name: str, settings: LabelSettings, window_word
     Upstream has had conversations in two folders at once (2005 in train and dev): the first copy counts.
     """
     seen = set()
-    for member, data in _members(path, SWITCHBOARD_MEMBERS):
+    for member, data in members(path, SWITCHBOARD_MEMBERS):
         if member.endswith(".txt"):
-            conversations = [(PurePosixPath(member).stem, _decoded(data))]
+            conversations = [(PurePosixPath(member).stem, decoded(data))]
         else:
-            items = (item for _, item in _json_items(member, data))
-            conversations = [(_field(item, "id").removeprefix("swda-"), _field(item, "text")) for item in items]
+            items = (item for _, item in json_items(member, data))
+            conversations = [(field(item, "id").removeprefix("swda-"), field(item, "text")) for item in items]
         for key, text in conversations:
             spoken = [" ".join("|".join(line.split("|")[1:-1]).split()) for line in text.splitlines()]
             if key not in seen:
@@ -303,10 +288,10 @@ def read_switchboard(path: Path, name: str, settings: LabelSettings, window_word
 @_checked
 def read_childes(path: Path, name: str, settings: LabelSettings, window_words: int) -> Iterator[LabelledText]:
     """Yields windows of what is said to young children, one utterance a line; English ones only, nothing unheard."""
-    for member, data in _members(path, CHILDES_MEMBERS):
+    for member, data in members(path, CHILDES_MEMBERS):
         corpus = PurePosixPath(member).name.partition(".")[0]
         transcripts: dict[str, list[str]] = {}
-        for row in _csv_rows(data, ("gloss", "transcript_id", "language")):
+        for row in csv_rows(data, ("gloss", "transcript_id", "language")):
             heard = [word for word in row["gloss"].split() if word not in _UNINTELLIGIBLE]
             if row["language"] == "eng":
                 transcripts.setdefault(row["transcript_id"], []).append(" ".join(heard))
@@ -340,74 +325,6 @@ def _stated_grade(settings: LabelSettings, level: str, name: str) -> float:
     if level not in settings.grades:
         raise UserError(f"{name}: grades lacks {level!r}", "copy its grades from pipelines.yaml")
     return settings.grades[level]
-
-
-def _members(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
-    """Yields (name, bytes) of an archive's members whose name matches, or of a plain file; both unpacked from .gz.
-
-    A name without a suffix is a commit's: the last part of the address a code host serves its archive at.
-    """
-    if path.name.endswith((".tar.gz", ".tgz")) or not path.suffix:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                file = archive.extractfile(member) if pattern.search(member.name) else None
-                if file:
-                    yield _unpacked(member.name, file.read())
-    else:
-        yield _unpacked(f"{path.parent.name}/{path.name}", path.read_bytes())
-
-
-def _unpacked(name: str, data: bytes) -> tuple[str, bytes]:
-    return (name.removesuffix(".gz"), gzip.decompress(data)) if name.endswith(".gz") else (name, data)
-
-
-def _decoded(data: bytes) -> str:
-    """Returns a text file of a set whose files came from many hands: UTF-8, else Windows' western code page."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252")
-
-
-def _csv_rows(data: bytes, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), restval="", strict=True)
-    _require(columns, rows.fieldnames or ())
-    yield from rows
-
-
-def _sheet_rows(data: bytes, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yields the rows of a workbook's first sheet as strings; what is a formula there stays one."""
-    import openpyxl
-
-    try:
-        sheet = openpyxl.load_workbook(io.BytesIO(data), read_only=True).worksheets[0]
-    except (KeyError, IndexError) as error:
-        raise _WrongFormat("a zip file, but no workbook") from error
-    sheet.reset_dimensions()  # the file states them, not always rightly
-    rows = sheet.iter_rows(values_only=True)
-    header = [str(cell) for cell in next(rows, ())]
-    _require(columns, header)
-    for row in rows:
-        yield {**dict.fromkeys(header, ""), **{k: str(v) for k, v in zip(header, row, strict=False) if v is not None}}
-
-
-def _require(columns: Iterable[str], there: Iterable[str]) -> None:
-    if missing := sorted(set(columns) - set(there)):
-        raise _WrongFormat(f"no column {', '.join(missing)}")
-
-
-def _json_items(name: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (id, item) of JSON lines, whose ids are their numbers, or of one JSON object by its keys."""
-    is_lines = name.endswith(".jsonl")
-    content = dict(enumerate(map(orjson.loads, data.splitlines()))) if is_lines else orjson.loads(data)
-    if not isinstance(content, dict) or not all(isinstance(item, dict) for item in content.values()):
-        raise _WrongFormat("JSON, but not of objects")
-    yield from ((str(key), item) for key, item in content.items())
-
-
-def _field(item: dict[str, Any], name: str) -> str:
-    """Returns a field of a JSON item as text, '' where it is missing or null."""
-    return "" if item.get(name) is None else str(item[name])
 
 
 def _choices(item: dict[str, Any]) -> list[str]:

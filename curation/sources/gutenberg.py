@@ -94,15 +94,15 @@ def read_gutenberg(path: Path, source: str, settings: SourceSettings, cleaning: 
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         yield drop(document("book", str(error)), "unreadable_file")
         return
-    if _COPYRIGHTED.search(text, 0, 30_000):
+    if COPYRIGHTED.search(text, 0, 30_000):
         yield drop(document("book", text[:2000]), "copyrighted")
         return
     left_out: dict[str, list[str]] = {}
-    sections = list(_sections(_body(text), is_school_book, left_out))
+    sections = list(book_sections(book_body(text), is_school_book, left_out))
     if not sections:
         yield drop(document("book", text[:2000]), "no_text")
     position = 0
-    for section in _long_enough(sections):
+    for section in long_enough(sections):
         genre = "verse" if section.n_verse_words > section.n_words / 2 else None
         for paragraphs in cut(section.paragraphs, cleaning):
             yield document(f"{position:04}", "\n\n".join(paragraphs), section.heading, genre)
@@ -121,7 +121,7 @@ def _decode(raw: bytes) -> str:
     return raw.decode("latin-1").replace("\r\n", "\n").replace("\r", "\n")
 
 
-_COPYRIGHTED = re.compile(r"COPYRIGHTED Project Gutenberg", re.IGNORECASE)
+COPYRIGHTED = re.compile(r"COPYRIGHTED Project Gutenberg", re.IGNORECASE)
 _HEADER_ENDS = (
     re.compile(r"^[ \t]*\*{3}\s*START OF TH(?:E|IS) PROJECT GUTENBERG[^*]{0,300}\*{3}", re.MULTILINE | re.IGNORECASE),
     re.compile(r"^\*END\*? ?THE SMALL PRINT.*$", re.MULTILINE | re.IGNORECASE),
@@ -132,7 +132,7 @@ _FOOTER = re.compile(
 )
 
 
-def _body(text: str) -> str:
+def book_body(text: str) -> str:
     """Returns a book without Project Gutenberg's header and footer. The oldest files have only a small-print notice."""
     start = max((match.end() for end in _HEADER_ENDS for match in end.finditer(text, 0, 40_000)), default=0)
     footer = _FOOTER.search(text, start)
@@ -184,7 +184,7 @@ def _why_left_out(heading: str, is_school_book: bool) -> str:
     return "word_list" if is_school_book and _WORD_LIST.match(name) else ""
 
 
-def _sections(body: str, is_school_book: bool, left_out: dict[str, list[str]]) -> Iterator[_Section]:
+def book_sections(body: str, is_school_book: bool, left_out: dict[str, list[str]]) -> Iterator[_Section]:
     """Yields the sections of a book under their headings; puts what is not running text into left_out, by reason."""
     body = _BRACKETS.sub("", body)
     if "[" in body or "{" in body or "<" in body:
@@ -255,7 +255,7 @@ def _is_verse(lines: list[str]) -> bool:
     return n_capital >= 0.8 * len(lines) and n_sentences <= 0.6 * len(lines) and n_full < 0.5 * len(lines)
 
 
-def _long_enough(sections: list[_Section]) -> Iterator[_Section]:
+def long_enough(sections: list[_Section]) -> Iterator[_Section]:
     """Yields sections of at least MIN_SECTION_WORDS: a short one is joined by those after it, verse only by verse."""
     pending: _Section | None = None
     for section in sections:

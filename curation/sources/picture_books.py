@@ -33,7 +33,7 @@ def read_picture_books(
         facts = dict(_METADATA.findall(markdown))
         license = facts.get("License", "").strip("[] ").upper()
         heading, _, body = _METADATA.sub("", markdown).partition("\n")
-        title = heading.lstrip("# ").strip()
+        title = heading.lstrip("# ").strip() + _by(facts)
         pages = re.split(r"^##.*$", body, flags=re.MULTILINE)
         paragraphs = [
             " ".join(block.split()) for page in pages for block in re.split(r"\n\s*\n", page) if block.strip()
@@ -48,6 +48,14 @@ def read_picture_books(
                 title=title,
                 license=_LICENSES.get(license, "unknown"),
             )
+
+
+def _by(facts: dict[str, str]) -> str:
+    """Returns who wrote and who translated a story, whom its licence asks to name, to go behind its title."""
+    author = facts.get("Text", "").strip()
+    translator = (facts.get("Translated By") or facts.get("Translation") or "").strip()
+    told = f", by {author}" if author else ""
+    return told + (f", translated by {translator}" if translator and translator != author else "")
 
 
 def _stories(path: Path) -> Iterator[tuple[str, str]]:
