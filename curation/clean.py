@@ -1,19 +1,23 @@
 """Repairs a text, or says why it is no readable English prose or verse: the one gate of the pool and of a grade.
 
-Reasons, in the order they are looked for: too_short, not_prose, code, table, not_english, repetitive, no_sentences,
-list, unknown_words. A few rules are Gopher's (Rae et al. 2021, table A1); the thresholds are settings.
+Reasons, in the order they are looked for: too_short, not_prose, code, table, not_english, no_sentences, repetitive,
+list, unknown_words. Some rules are Gopher's (Rae et al. 2021, table A1), C4's (Raffel et al. 2020, section 2.2) and
+FineWeb's (Penedo et al. 2024, section 3.5); the thresholds are settings. A text is cut into words once for all rules.
 """
 
 import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
 
+from curation.normalise import genre_of
+from curation.repetition import is_repetitive
 from curation.settings import CleaningSettings
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u200b\ufeff\ufffd]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff\ufffd]")
+_MAX_PASSES = 4  # what one damage hid may be another
+_DAMAGE = re.compile(r"[\x80-\x9f\ufeff\ufffd]")  # what ftfy may mend, and what it could not
 _BREAKS = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # page and line breaks that are not \n
 _ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z]+);", re.IGNORECASE)
 _ODD_LETTERS = re.compile(r"[\ufb00-\ufb4f\uff00-\uffef\ud800-\udfff]")  # ligatures, full-width forms, surrogates
@@ -25,6 +29,10 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _LETTERS = bytes(c if chr(c).isalpha() or c == ord("'") else ord(" ") for c in range(128)).ljust(256)
 _QUOTE = re.compile(r"'(?![a-z])|(?<![a-z])'")
 _CLEARLY_A_LIST = 0.05  # share of function words that no running English text falls below
+_CLEARLY_ENGLISH = (0.9, 0.35)  # shares of known and of function words; 1 to 5 of 100 of the mirror's books have less
+_MAYBE_FOREIGN = 0.8  # share of known words of a sentence: wordfreq's English list knows many a German one
+_FEW_FUNCTION_WORDS = 0.1  # of a sentence; a German one may have "in", "so" and "was"
+_WORDS_TO_TELL = 8  # a language by
 
 _FUNCTION_WORDS = frozenset(
     """
@@ -37,19 +45,52 @@ _FUNCTION_WORDS = frozenset(
 
 
 def repair(text: str) -> str:
-    """Returns the text with broken unicode mended, quotes straight, control characters gone and white space even."""
+    """Returns the text with broken unicode mended, quotes straight and white space even.
+
+    Control characters and lines that only speak of a web site's scripts, cookies and terms go.
+    """
+    for _ in range(_MAX_PASSES):
+        before = text
+        text = _repair_once(text)
+        if text == before or text.isascii():
+            break
+    return text
+
+
+def _repair_once(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _BREAKS.sub("\n", text)
     if "&" in text and _ENTITY.search(text):
         text = html.unescape(text)
+    text = _CONTROL.sub("", text)
     if not text.isascii():
         text = _repair_unicode(text)
-    text = _CONTROL.sub("", text)
+        text = _DAMAGE.sub("", text)
     text = _SPACES.sub(" ", text)
     if " \n" in text or "\n " in text:
         text = _SPACES_AT_LINE_END.sub("", text)
+    if any(map(text.__contains__, _NOTICE_SIGNS)):
+        text = "\n".join(line for line in text.split("\n") if len(line) > _MAX_NOTICE or not _NOTICE.search(line))
     return _BLANK_LINES.sub("\n\n", text).strip()
+
+
+# What C4 drops lines for; but a page of a child's book may say "Grandma uses cookies", and a lesson "JavaScript", so a
+# notice also has to speak of the site, or to be the name of a policy.
+_NOTICE_SIGNS = ("avascript", "avaScript", "AVASCRIPT", "ookie", "OOKIE", "olicy", "OLICY", "erms ", "ERMS ")
+_MAX_NOTICE = 300  # characters of a line; a longer one is a paragraph with other things in it
+_SITE = r"(?:web ?sites?|sites?|web ?page|pages?|browsers?|services?|experience|settings|preferences)"
+_NOTICE = re.compile(
+    rf"""
+    \bjavascript\ (?:\w+\ ){{0,4}}(?:enabled|disabled|required|turned\ on|switched\ on|turned\ off)\b
+    | \b(?:enable|turn\ on|switch\ on|activate|requires|allow)\ (?:\w+\ )?javascript\b
+    | \b(?:we|partners)\ (?:may\ )?use\ (?:our\ |own\ |and\ |third[- ]party\ ){{0,4}}cookies\b.{{0,80}}\b{_SITE}\b
+    | \b{_SITE}\ (?:may\ )?(?:uses?|makes\ use\ of|set)\ cookies\b | \b(?:our|the)\ use\ of\ cookies\b
+    | \b(?:accept|reject|manage|allow)\ (?:all\ )?cookies\b | \bcookies?\ (?:policy|settings|preferences|consent)\b
+    | \b(?:privacy|cookie)\ (?:policy|notice|statement)\b | \bterms\ of\ (?:use|service)\b
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def _repair_unicode(text: str) -> str:
@@ -84,7 +125,7 @@ def why_rejected(text: str, settings: CleaningSettings) -> str:
     n_tokens = len(tokens)
     if n_tokens < settings.min_words:
         return "too_short"
-    if len(max(tokens, key=len)) > _MAX_TOKEN_CHARS:
+    if len(max(tokens, key=len)) > _MAX_TOKEN_CHARS or text.count("#") > settings.max_hash_signs * n_tokens:
         return "not_prose"
     words = words_of(text)
     n_words = len(words)
@@ -97,11 +138,12 @@ def why_rejected(text: str, settings: CleaningSettings) -> str:
     return (
         ("code" if _is_code(head, settings) else "")
         or ("table" if _is_table(head, n_words / n_tokens, settings) else "")
+        or ("not_prose" if "lorem" in counts and "ipsum" in counts else "")
         or _why_no_english(head, counts, n_words, settings)
         or ("no_sentences" if _has_long_run(text, settings.max_sentence_words) else "")
-        or ("repetitive" if _is_repetitive(text, counts, n_words, settings) else "")
-        or ("list" if _is_list(head, counts, n_words, settings) else "")
-        or ("unknown_words" if _known_share(counts, n_words) < settings.min_known_words else "")
+        or ("repetitive" if is_repetitive(text, words, counts, settings) else "")
+        or ("list" if _is_list(head, counts, n_words, settings) or _is_menu(text, settings) else "")
+        or _why_foreign(head, counts, n_words, settings)
     )
 
 
@@ -127,6 +169,33 @@ def _why_no_english(head: str, counts: Counter[str], n_words: int, settings: Cle
     if share >= _CLEARLY_A_LIST:
         return ""
     return "unknown_words" if _known_share(counts, n_words) < settings.min_known_words else "not_prose"
+
+
+def _why_foreign(head: str, counts: Counter[str], n_words: int, settings: CleaningSettings) -> str:
+    """Returns the reason why a text with many words that no English list knows is dropped, or ''.
+
+    A page in two languages has function words enough: its sentences without them are looked at, all together.
+    """
+    known = _known_share(counts, n_words)
+    if known < settings.min_known_words:
+        return "unknown_words"
+    if known >= _CLEARLY_ENGLISH[0] and _n_of(_FUNCTION_WORDS, counts) >= _CLEARLY_ENGLISH[1] * n_words:
+        return ""
+    strange = [piece for piece in _PIECE_END.split(head) if _is_strange(piece)]
+    if sum(len(piece.split()) for piece in strange) <= settings.max_foreign_words * len(head.split()):
+        return ""
+    return "not_english" if language_of("\n".join(strange)) not in ("en", _NO_LANGUAGE) else ""
+
+
+def _is_strange(piece: str) -> bool:
+    """Has a sentence or line hardly any English function word, and other words than English ones?"""
+    words = words_of(piece)
+    counts, n_words = Counter(words), len(words)
+    if not words or _n_of(_FUNCTION_WORDS, counts) > _FEW_FUNCTION_WORDS * n_words:
+        return False
+    if _known_share(counts, n_words) < _MAYBE_FOREIGN:
+        return True
+    return n_words >= _WORDS_TO_TELL and language_of(piece) not in ("en", _NO_LANGUAGE)
 
 
 def _n_of(words: frozenset[str], counts: Counter[str]) -> int:
@@ -226,6 +295,26 @@ def _is_running(piece: str, words: list[str]) -> bool:
     return len(words) >= 4 and n_lower >= 0.6 * len(words) and not end[-1:].isdigit()
 
 
+_BULLETS = ("- ", "* ", "+ ", "o ", "\u2022", "\u2023", "\u25aa", "\u25b6", "\u25cf", "\u25e6")
+_FEW_LINES = 5  # of a text with fewer, the lines say nothing
+_LONG_LINE = 90  # characters; a line that long is a paragraph
+_LINE_ENDS = (".", "!", "?", ":", ";", ",")  # talk and verse have all of them
+
+
+def _is_menu(text: str, settings: CleaningSettings) -> bool:
+    """Are the lines of a text menu items, teasers or bullets, more than sentences, verse or talk?"""
+    lines = [line for line in text.split("\n") if line]
+    if len(lines) < _FEW_LINES:
+        return False
+    ends = [line.rstrip("\"')]* ") for line in lines]
+    if sum(line.startswith(_BULLETS) for line in lines) > settings.max_bullet_lines * len(lines):
+        return True
+    if sum(end.endswith(("...", "\u2026")) for end in ends) > settings.max_ellipsis_lines * len(lines):
+        return True
+    n_ended = sum(end.endswith(_LINE_ENDS) or len(end) > _LONG_LINE for end in ends)
+    return n_ended < settings.min_ended_lines * len(lines) and genre_of(text) is None
+
+
 @cache
 def _known_words() -> frozenset[str]:
     """Returns the words of wordfreq's large English list; short ones only if they are common, as OCR makes many."""
@@ -252,23 +341,6 @@ def _has_long_run(text: str, max_words: int) -> bool:
     for mark in "!?;:\n":
         text = text.replace(mark, ".")
     return any(len(run) > 2 * max_words and len(run.split()) > max_words for run in text.split("."))
-
-
-def _is_repetitive(text: str, counts: Counter[str], n_words: int, settings: CleaningSettings) -> bool:
-    """Does a text say the same lines, or the same few words, again and again?"""
-    few = len(counts) < settings.min_root_ttr * n_words**0.5  # Guiraud 1954; a primer of 100 words has 2 and more
-    return few or _repeated_share(text.split("\n")) > settings.max_repeated_lines
-
-
-def _repeated_share(lines: Iterable[str]) -> float:
-    """Returns the share of characters that stand in lines seen before."""
-    seen: set[str] = set()
-    repeated = total = 0
-    for line in lines:
-        total += len(line)
-        repeated += len(line) if line in seen else 0
-        seen.add(line)
-    return repeated / total if total else 0.0
 
 
 _NO_LANGUAGE = "zxx"  # ISO 639-2: no linguistic content

@@ -15,6 +15,7 @@ from curation.grade_classifier import zipf
 from curation.grading import UNGRADED, Grading, Scorer
 from curation.normalise import genre_of, is_punctuated, sentence_text, windows
 from curation.settings import CleaningSettings
+from curation.suitability import CATEGORIES, why_unsuitable
 
 MAX_SENTENCES, MAX_WORDS = 40, 120  # of a text that are tried
 MIN_CHANGE = 0.05  # grades; less is not worth telling
@@ -35,6 +36,7 @@ RULES = {  # what kept a text from being graded, or was taken into account; in w
     "verse": "it is verse: its lines say nothing of the length of sentences, so Flesch-Kincaid was left aside",
     "transcript": "it is talk: its sentences are short whatever they say, so Flesch-Kincaid was left aside",
     "unpunctuated": "its sentences cannot be told apart, so Flesch-Kincaid was left aside",
+    **{f"unsuitable: {name}": f"it is not for children: {told}" for name, told in CATEGORIES.items()},
 }
 
 
@@ -90,9 +92,11 @@ def judge(texts: Sequence[str], scorer: Scorer, cleaning: CleaningSettings, with
 def _taken_into_account(text: str, grading: Grading) -> list[str]:
     if grading.grade is None:
         return ["unknown_words"]
-    genre = genre_of(text)
-    told = [genre] if genre else []
-    return told if told or is_punctuated(sentence_text(text)) else ["unpunctuated"]
+    genre, unsuitable = genre_of(text), why_unsuitable(text)
+    told = [f"unsuitable: {unsuitable}"] if unsuitable else []
+    if genre:
+        return [*told, genre]
+    return told if is_punctuated(sentence_text(text)) else [*told, "unpunctuated"]
 
 
 def explain(

@@ -3,7 +3,8 @@
 A text is read in windows; the classifier's grade is the mean over them. grade = intercept + fk_weight * Flesch-Kincaid
 + classifier_weight * classifier: a plane fitted on out-of-fold grades of labelled texts, and spread as widely as their
 labels. Where a text has no sentences to measure, the classifier's grade stands in for Flesch-Kincaid. p_grade3 =
-P(grade of the text <= grade_limit), by isotonic regression on the same texts; part = grade3 from min_probability on.
+P(grade of the text <= grade_limit), by isotonic regression on the same texts; part = grade3 from min_probability on,
+but for a text that suitability.py keeps from children: it has the grades of any other, and is for all ages.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from curation.grade_classifier import GradeClassifier, read_record
 from curation.normalise import genre_of, is_punctuated, sentence_text, windows
 from curation.readability import flesch_kincaid_grade
 from curation.settings import GradingSettings
+from curation.suitability import why_unsuitable
 from shared.schema import Part
 
 LOWEST_GRADE, HIGHEST_GRADE = -1.0, 14.0  # pre-kindergarten to college
@@ -73,6 +75,7 @@ class Grading:
     p_grade3: float | None
     part: Part
     window_grades: tuple[float, ...] = ()
+    unsuitable: str = ""  # what alone keeps it from grade3: a category of suitability.py
 
 
 UNGRADED = Grading(None, None, None, None, "all_ages")  # the classifier knows no word of it
@@ -89,15 +92,19 @@ class Scorer:
 
     def grade_texts(self, texts: Sequence[str], works: Sequence[str]) -> list[Grading]:
         """Returns the grading of each text; a work the classifier was trained on is graded by a model without it."""
-        return [self._grading(m) for m in measure_texts(texts, works, self.classifier, self.settings)]
+        measured = measure_texts(texts, works, self.classifier, self.settings)
+        return [self._grading(text, m) for text, m in zip(texts, measured, strict=True)]
 
-    def _grading(self, measured: Measured) -> Grading:
+    def _grading(self, text: str, measured: Measured) -> Grading:
         if not measured.window_grades:
             return UNGRADED
         grade = self.fit.grade(measured.trusted_fk_grade, measured.classifier_grade)
         p_grade3 = self.fit.p_grade3(grade)
-        part: Part = "grade3" if p_grade3 >= self.settings.min_probability else "all_ages"
-        return Grading(measured.fk_grade, measured.classifier_grade, grade, p_grade3, part, measured.window_grades)
+        is_easy = p_grade3 >= self.settings.min_probability
+        unsuitable = why_unsuitable(text) if is_easy else ""
+        part: Part = "grade3" if is_easy and not unsuitable else "all_ages"
+        grades = (measured.fk_grade, measured.classifier_grade, grade, p_grade3)
+        return Grading(*grades, part, measured.window_grades, unsuitable)
 
 
 def measure_texts(

@@ -120,6 +120,7 @@ def _check_document(
     from hashlib import blake2b
 
     from curation.readability import flesch_kincaid_grade
+    from curation.suitability import why_unsuitable
 
     doc_id, text, part = str(document["doc_id"]), str(document["text"]), document["part"]
     seen.doc_ids[f"{split}/{doc_id}"] += 1
@@ -134,8 +135,9 @@ def _check_document(
         yield f"{doc_id}: fk_grade is not that of its text"
     limit = manifest.settings.get("grading", {}).get("min_probability", 0.5)
     p_grade3 = document["p_grade3"]
-    if (part == "grade3") != (isinstance(p_grade3, float) and p_grade3 >= limit):
-        yield f"{doc_id}: part {part} does not follow from p_grade3 {p_grade3}"
+    is_easy = isinstance(p_grade3, float) and p_grade3 >= limit
+    if (part == "grade3") != (is_easy and not why_unsuitable(text)):
+        yield f"{doc_id}: part {part} does not follow from p_grade3 {p_grade3} and its text"
     if not document["license"]:
         yield f"{doc_id} has no license"
     if split == "train":

@@ -2,13 +2,14 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation import clean
+from curation import clean, repetition
 from curation.clean import language_of, repair, why_rejected, words_of
 from curation.settings import CleaningSettings
 from curation.sources.starter import FOLDER
@@ -44,6 +45,36 @@ def test_repairing_twice_changes_nothing_more(text: str) -> None:
 
 def test_quotes_behind_entities_are_straight_too() -> None:
     assert repair("It&rsquo;s a dog&#8217;s life") == "It's a dog's life"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Please enable JavaScript to see this page.",
+        "JavaScript is disabled in your browser. You need JavaScript to be enabled.",
+        "This site uses cookies to give you the best experience.",
+        "We use our own and third-party cookies to make the website better.",
+        "Accept all cookies",
+        "Privacy Policy | Terms of Use | Contact",
+        "By going on you agree to our cookie policy",
+    ],
+)
+def test_notices_of_web_sites_go_and_their_neighbours_stay(line: str) -> None:
+    assert repair(f"{STORY}\n{line}\nThe duck slept.") == f"{STORY}\nThe duck slept."
+    assert repair(line) == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Grandma uses cookies to teach us fractions. We use cookies for counting.",
+        "Mom's policy is that all who use cookies as toys must eat them.",
+        "Our class wrote a game in JavaScript, and everybody could play it.",
+        "Honesty is the best policy. They came to terms of peace.",
+    ],
+)
+def test_no_notice_is_seen_in_a_story(line: str) -> None:
+    assert repair(line) == line
 
 
 @pytest.mark.parametrize("text", ["no " * 40, "The cat sat on the mat. " * 10])
@@ -218,6 +249,126 @@ TIMES = "\n".join(
         ]
     )
 )
+
+
+SWAHILI = (
+    "Mbuzi anakula nyasi karibu na mto. Sungura anamwona mamba mkubwa majini. Watoto wanacheza chini ya mti mrefu sana."
+)
+TWO_LANGUAGES = f"The goat eats grass near the river. The hare sees a big crocodile in the water.\n\n{SWAHILI}"
+GERMAN = (
+    "Der alte Mann ging jeden Morgen mit seinem Hund zum See, weil er dort die Enten mit etwas Brot fuettern konnte."
+)
+GERMAN_TOO = "Eines Tages aber kam kein einziger Vogel mehr, und das Wasser lag ganz still und grau unter dem Himmel."
+FRENCH = "Le vieil homme allait chaque matin au lac avec son chien, parce qu'il voulait donner un peu de pain aux petits canards."
+SPANISH = "El viejo iba cada manana al lago con su perro, porque queria dar de comer pan a los patos que nadaban cerca."
+DUTCH = "De oude man liep elke ochtend met zijn hond naar het meer, omdat hij daar de eenden wat brood wilde geven."
+QUOTING = (
+    "My grandmother came from a village near Lyon. When the soup was ready she would call up the stairs and we would all "
+    f'come running down. "{FRENCH}" she read to us after that, and though I did not know a word of it, I could have '
+    "listened for hours. My brother only wanted to know when there would be cake, and he said so every time she stopped to "
+    "turn the page. Then she would laugh, and shut the book, and tell us the rest of the story in English until we slept."
+)
+MENU = "\n".join(
+    ["Home", "About Us and Our Dog", "All Our Stories for You", "Ask Us How We Can Help", "What Is New", "Where We Are"]
+)
+BULLETS = "\n".join(
+    f"- We have {what} for you and for your dog, and it is very good."
+    for what in ["bread", "corn", "rice", "meat", "fish", "milk"]
+)
+TEASERS = "\n".join(
+    f"The dog that {did} came home and this is what he said to us..."
+    for did in ["ran", "sat", "ate", "hid", "fell", "sang"]
+)
+HASHES = "This is the best day of my life and I am so glad that you are here with me #sun #sea #dog #fun #joy #day"
+LOREM = "This is a page that we will write later. Lorem ipsum dolor sit amet. Here you will find the story of a dog and his hat."
+FRUITS = ["apple", "pear", "plum", "fig", "date", "lime", "peach", "grape", "melon", "berry", "quince", "cherry", "nut"]
+SPAM = " ".join(f"Buy the best hats. No {fruit} is a hat." for fruit in FRUITS)
+FEW_LINES = [
+    f"{a} saw {b} by the {c} on a {d} day."
+    for a, b, c, d in zip(
+        ["Ann", "Bo", "Cy", "Di"],
+        ["Ed", "Flo", "Gil", "Hal"],
+        ["lake", "barn", "road", "hill"],
+        ["hot", "cold", "wet", "dull"],
+        strict=True,
+    )
+]
+SONG = "\n".join(
+    f"This is the way we {do},\n{do.capitalize()}, {do};\nThis is the way we {do}\nOn a cold and frosty morning."
+    for do in ["wash our clothes", "iron our clothes", "scrub the floor", "sweep the house", "bake our bread"]
+)
+CUMULATIVE = "\n\n".join(
+    "This is " + " ".join(reversed(parts[: i + 1])) + "."
+    for parts in [
+        [
+            "the house that Jack built",
+            "the malt that lay in",
+            "the rat that ate",
+            "the cat that chased",
+            "the dog that worried",
+            "the cow that tossed",
+        ]
+    ]
+    for i in range(6)
+)
+PRIMER = "\n".join(
+    f"I see a {what}. I can see a {what} run. Run, {what}, run!"
+    for what in ["dog", "cat", "hen", "pig", "cow", "goat", "lamb", "duck"]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (TWO_LANGUAGES, "not_english"),
+        (f"{STORY}\n\n{GERMAN} {GERMAN_TOO}", "not_english"),
+        (GERMAN, "not_english"),
+        (FRENCH, "not_english"),
+        (SPANISH, "not_english"),
+        (DUTCH, "not_english"),
+        (QUOTING, ""),
+        ("\n".join([MENU] * 9), "repetitive"),
+        (f"{MENU}\nSee What They Have to Say\nHow to Find Us When You Are Here", "list"),
+        (BULLETS, "list"),
+        (TEASERS, "list"),
+        (HASHES, "not_prose"),
+        (LOREM, "not_prose"),
+        (SPAM, "repetitive"),
+        (" ".join(FEW_LINES * 9), "repetitive"),
+        (SONG, ""),
+        (CUMULATIVE, ""),
+        (PRIMER, ""),
+    ],
+)
+def test_rules_of_web_pages_spare_what_children_read(text: str, reason: str) -> None:
+    assert why_rejected(repair(text), SETTINGS) == reason
+
+
+words_in = st.lists(st.sampled_from(list("abcdefghij")), min_size=1, max_size=60)
+
+
+@given(words_in, st.integers(2, 6))
+def test_shares_are_those_of_a_slow_count(words: list[str], n: int) -> None:
+    ngrams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    repeated = {j for i, ngram in enumerate(ngrams) if ngram in ngrams[:i] for j in range(i, i + n)}
+    assert repetition.repeated_ngram_share(words, n) == len(repeated) / len(words)
+    most = max(map(ngrams.count, ngrams), default=0)
+    assert repetition.top_ngram_share(words, n) == (min(1, n * most / len(words)) if most > 1 else 0)
+
+
+@given(words_in.map(lambda words: words * 4), st.floats(0, 1), st.floats(0, 1))
+def test_the_quick_ways_out_change_no_verdict(words: list[str], limit: float, last: float) -> None:
+    settings = CleaningSettings(
+        min_root_ttr=0, min_words_of_top=1, min_words_of_repeated=1, max_top_2gram=limit, max_top_4gram=last,
+        max_repeated_5grams=max(limit, last), max_repeated_10grams=min(limit, last),
+    )  # fmt: skip
+    found = repetition.is_repetitive(" ".join(words), words, Counter(words), settings)
+    tops = (limit, (limit + last) / 2, last)
+    slow = any(repetition.top_ngram_share(words, n) > m for n, m in zip((2, 3, 4), tops, strict=True))
+    high, low = max(limit, last), min(limit, last)
+    for i, n in enumerate(range(5, 11)):
+        slow = slow or repetition.repeated_ngram_share(words, n) > high + (low - high) * i / 5
+    assert found == slow
 
 
 @pytest.mark.parametrize(
