@@ -9,7 +9,7 @@ run: $(READY)
 	$(BIN)/python -m curation.run --grade-ratio 0.7 --profile starter
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not slurm" -n 2
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
