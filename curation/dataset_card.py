@@ -2,7 +2,11 @@
 
 from pathlib import PurePosixPath
 
+from curation.licenses import is_open, needs_attribution
+from curation.reasons import STAGES, by_stage
 from shared.manifest import Manifest
+
+ATTRIBUTION = "attribution.csv"  # beside the card
 
 
 def dataset_card(manifest: Manifest) -> str:
@@ -17,10 +21,17 @@ def dataset_card(manifest: Manifest) -> str:
         f"| {s.name} | {s.license} | {s.revision} | {s.n_docs:,} | {s.n_words:,} | {s.n_words_grade3:,} |"
         for s in manifest.sources
     )
+    n_train = max(1, n_words["train"])
+    licenses = "\n".join(
+        f"| {name} | {n:,} | {n / n_train:.1%} | {_yes(is_open(name))} | {_yes(needs_attribution(name))} |"
+        for name, n in manifest.licenses.items()
+    )
     dropped = "\n".join(
-        f"| {source} | {reason} | {count:,} |"
-        for source, reasons in manifest.dropped.items()
-        for reason, count in reasons.items()
+        f"| {source} | {n_in:,} | {' | '.join(f'{n:,}' for n in by_stage(reasons).values())} |"
+        f" {n_in - sum(reasons.values()):,} |"
+        for source, n_in in manifest.documents_in.items()
+        if n_in
+        for reasons in [manifest.dropped.get(source, {})]
     )
     return f"""---
 language: [en]
@@ -45,9 +56,26 @@ text suits grade 3.5 and below; `fk_grade` and `classifier_grade` are what the g
 |---|---|---|---:|---:|---:|
 {sources}
 
+## Licences
+
+| licence | words | share | open | must be named |
+|---|---:|---:|---|---|
+{licenses}
+
+`{ATTRIBUTION}` lists every work whose licence asks that it be named, with its title, address and licence. Open means
+that anybody may use, change and sell it; `--licenses open` makes a mix of such works only.
+
 ## Left out of the pool
 
-| source | reason | documents |
-|---|---|---:|
-{dropped or "| - | nothing | 0 |"}
+Documents of each source, how many of them each stage dropped, and those that stayed. Reading: no readable English
+prose, or no part of the work's own text; repeats: of other documents; quotes: of a test set or a held-out work.
+`python -m curation.composition MANIFEST --reject-reasons` tells the reasons.
+
+| source | documents in | {" | ".join(STAGES)} | kept |
+|---|---:|{"---:|" * len(STAGES)}---:|
+{dropped}
 """
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"

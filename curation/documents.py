@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 
 from datatrove.data import Document
 
+from curation.outputs import MAX_REJECT_CHARS
 from curation.settings import CleaningSettings, SourceSettings
 
-REASON = "dropped"  # metadata key
+REASON, DETAIL = "dropped", "detail"  # metadata keys
 
 
 def make_document(
@@ -44,14 +45,20 @@ def make_document(
     )
 
 
-def drop(document: Document, reason: str) -> Document:
-    """Returns the document, marked as dropped for a reason."""
-    document.metadata[REASON] = reason
+def drop(document: Document, reason: str, detail: str | None = None) -> Document:
+    """Returns the document, marked as dropped for a reason; the detail names what else it has to do with."""
+    document.metadata |= {REASON: reason, DETAIL: detail}
     return document
 
 
 def is_dropped(document: Document) -> bool:
     return REASON in document.metadata
+
+
+def rejected_row(document: Document) -> dict[str, object]:
+    """Returns a dropped document as a row of REJECTED_SCHEMA, with the beginning of its text."""
+    facts = {"reason": document.metadata[REASON], "n_words": len(document.text.split())}
+    return {"doc_id": document.id, "text": document.text[:MAX_REJECT_CHARS], **document.metadata, **facts}
 
 
 def cut(paragraphs: Iterable[str], settings: CleaningSettings, whole: bool = False) -> Iterator[list[str]]:

@@ -27,7 +27,7 @@ from curation.readability import SYLLABLE_COUNTER
 from curation.settings import CurationSettings, LabelSettings
 from curation.sources import READERS
 from curation.sources.gutenberg import gutenberg_books
-from curation.versions import code_version
+from curation.versions import grading_version
 from shared.console import UserError, say
 from shared.files import short_hash, write_text
 
@@ -60,11 +60,11 @@ def classifier_folder(settings: CurationSettings, files: Files, models: Path) ->
         {
             "labels": {name: labels.recorded() for name, labels in settings.labels.items()},
             "files": {name: [(file.name, file.sha256) for file in files[name]] for name in settings.labels},
-            "sources": {name: s.recorded() for name, s in settings.sources.items() if name in settings.labels},
+            "sources": {name: source.recorded() for name, source in settings.label_sources.items()},
             "cleaning": settings.cleaning.model_dump(),
             "classifier": settings.classifier.model_dump(),
             "grading": settings.grading.model_dump(),
-            "code": code_version(),
+            "code": grading_version(),
         }
     )
 
@@ -86,13 +86,14 @@ def train_classifier(settings: CurationSettings, labels: Labels, folder: Path, w
     if not chosen:
         raise UserError("no labelled text to train the grade classifier on", "name label sets that have files")
     folds = {text.work: fold for text in chosen if (fold := split_of(text.key, n_folds)) is not None}
+    in_corpus = {_work_in_corpus(text): folds[text.work] for text in chosen if _work_in_corpus(text)}
     training = [
         TrainingText(text.text, _grade(text), folds[text.work], settings.labels[text.source].repeat) for text in chosen
     ]
     record: dict[str, Any] = {
         "models": train_models(training, settings.classifier, folder, workers),
         "settings": settings.classifier.model_dump(),
-        "trained_works": folds,
+        "trained_works": folds | in_corpus,
         "labels": _counts(labels, chosen, n_shared, settings),
         "syllables": SYLLABLE_COUNTER,
     }
@@ -105,6 +106,13 @@ def train_classifier(settings: CurationSettings, labels: Labels, folder: Path, w
         settings.grading,
     )
     write_text(folder / RECORD, json.dumps({**record, "fit": asdict(fit)}, indent=1) + "\n")
+
+
+def _work_in_corpus(text: LabelledText) -> str:
+    """Returns the work of a label set's conversation where BabyLM has it as a document, else ''."""
+    if text.source == "labels/childes":
+        return f"babylm/childes/{text.key.replace(' ', '/')}"
+    return f"babylm/switchboard/swda-{text.key}" if text.source == "labels/switchboard" else ""
 
 
 def _grade(text: LabelledText) -> float:
@@ -211,7 +219,7 @@ def _texts_of(
     for file in files:
         if labels.reader == "starter":
             yield from _starter_passages(file.path, name)
-        elif name in settings.sources:
+        elif name in settings.label_sources:
             yield from _labelled_documents(file.path, name, labels, settings)
         else:
             yield from LABEL_READERS[labels.reader](file.path, name, labels, settings.grading.window_words)
@@ -230,7 +238,7 @@ def _labelled_documents(
     path: Path, name: str, labels: LabelSettings, settings: CurationSettings
 ) -> Iterator[LabelledText]:
     """Yields the documents of a source's file, cut into windows, with the level of their book or story."""
-    source = settings.sources[name]
+    source = settings.label_sources[name]
     level_of = _LEVELS[labels.reader](name)
     windows = settings.cleaning.model_copy(update={"target_words": settings.grading.window_words})
     for document in READERS[source.reader](path, name, source, windows):

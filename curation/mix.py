@@ -33,7 +33,8 @@ class PartPlan:
 
     n_docs_available: int
     n_words_available: int
-    n_words_left_out: dict[str, int]  # cap or floor -> words that may not be used because of it
+    left_out: dict[int, str]  # rows that may not be used -> because of which cap or floor
+    n_words_left_out: dict[str, int]  # cap or floor -> their words
     n_words_usable: int  # what caps and floors leave, times max_repeats
     n_words_wanted: int | None
     chosen: np.ndarray
@@ -87,7 +88,8 @@ def plan_mix(pool: pa.Table, settings: MixSettings) -> MixPlan:
         supply[part] = PartPlan(
             n_docs_available=len(rows),
             n_words_available=int(words[rows].sum()),
-            n_words_left_out=left_out,
+            left_out=left_out,
+            n_words_left_out=_n_words_by_reason(left_out, words),
             n_words_usable=int(words[sequences[part]].sum()),
             n_words_wanted=None if settings.words is None else round(settings.words * share),
             chosen=np.zeros(0, dtype=np.int64),
@@ -120,8 +122,8 @@ def document_key(text: str) -> int:
 
 def _compose(
     rows: list[int], words: np.ndarray, pool: pa.Table, settings: MixSettings
-) -> tuple[list[int], dict[str, int]]:
-    """Returns the rows in an order whose every prefix keeps caps and floors, and the words left out by each."""
+) -> tuple[list[int], dict[int, str]]:
+    """Returns the rows in an order whose every prefix keeps caps and floors, and for those left out the reason."""
     caps = {(column, value): cap for column, values in settings.caps.items() for value, cap in values.items()}
     floors = {(column, value): low for column, values in settings.floors.items() for value, low in values.items()}
     if not caps and not floors:
@@ -170,13 +172,19 @@ def _compose(
         for group in groups[row]:
             n_group[group] += int(words[row])
     held_back = {row for queue in waiting.values() for row in queue} - taken
-    left_out: dict[str, int] = {}
+    left_out: dict[int, str] = {}
     for row in rows:
         if row not in taken:
             capped = [f"cap on {c} {v}" for c, v in groups[row] if (c, v) in caps] if row in held_back else []
-            reason = capped[0] if capped else "floor not met"
-            left_out[reason] = left_out.get(reason, 0) + int(words[row])
+            left_out[row] = capped[0] if capped else "floor not met"
     return order, left_out
+
+
+def _n_words_by_reason(left_out: dict[int, str], words: np.ndarray) -> dict[str, int]:
+    n_words: dict[str, int] = {}
+    for row, reason in left_out.items():
+        n_words[reason] = n_words.get(reason, 0) + int(words[row])
+    return n_words
 
 
 def _budget(supply: dict[str, PartPlan], settings: MixSettings) -> int:

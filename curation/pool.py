@@ -1,45 +1,143 @@
-"""The pool of a profile: all its scored documents, less exact duplicates, with the held-out works marked.
+"""The pool of a profile: all its graded documents, less exact duplicates, with the held-out works marked.
 
-It is an index without texts (data/pools/<hash>/documents.parquet) beside the rejects of this stage; mixes read it in
-milliseconds and fetch texts from the scored files.
+Two stages make it: a shuffle that chooses the held-out works (data/pools/<hash>/), and a map that looks for their
+passages in all other works. It is an index without texts; mixes read it in milliseconds and fetch texts from the scored
+files.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from datatrove.data import Document, DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
 
-from curation.versions import mixing_version
-from shared.files import sha256_file, short_hash, write_text, written_whole
+from curation.database import open_duckdb
+from curation.decontaminate import NgramIndex
+from curation.licenses import FREEST_FIRST, is_open
+from curation.outputs import MAX_REJECT_CHARS, REJECTED_SCHEMA, Outputs, write_parquet
+from curation.read import ReadTask
+from curation.reasons import NOT_OPEN, QUOTES_VAL
+from curation.score import ScoreTask
+from shared.console import table
+from shared.files import write_text
 from shared.manifest import InputEntry
-from shared.schema import PARQUET_OPTIONS, PARTS
+from shared.schema import PARTS
 
 VAL_SHARE, VAL_MIN_WORDS, VAL_MAX_SHARE = 0.02, 2500, 0.10
-INDEX, DUPLICATES, ACCOUNT = "documents.parquet", "rejected.parquet", "account.json"
-
-# Freer licences first: of two equal texts the one that may be used for more is kept.
-_LICENSE_RANK = (
-    "list_position(['CC0-1.0', 'CC-PDM-1.0', 'CC-BY-4.0', 'CC-BY-SA-4.0', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0'], license)"
-)
 
 
 @dataclass(frozen=True)
-class ScoredSource:
-    """The output of the scoring stage for one source, in parquet files that stand whole."""
+class SourceTasks:
+    """The tasks of one source, and what its files were."""
 
     name: str
     revision: str
     inputs: InputEntry
-    scored: list[Path]
-    rejected: list[Path]
+    read: list[ReadTask]
+    score: list[ScoreTask]
+
+
+@dataclass(frozen=True)
+class HoldOutTask:
+    """Chooses the held-out works of a pool: its index, exact duplicates, and the index of the held-out passages."""
+
+    sources: tuple[SourceTasks, ...]
+    home: Path
+    scratch: Path
+    threads: int
+
+    @property
+    def outputs(self) -> Outputs:
+        return Outputs(self.home / "pool.json", (self.index, self.duplicates, self.val_ngrams))
+
+    @property
+    def index(self) -> Path:
+        return self.home / "documents.parquet"
+
+    @property
+    def duplicates(self) -> Path:
+        return self.home / "rejected.parquet"
+
+    @property
+    def val_ngrams(self) -> Path:
+        return self.home / "val.npz"
+
+    def is_done(self) -> bool:
+        return self.outputs.are_whole()
+
+    def run(self) -> None:
+        """Makes the outputs from the scored files."""
+        documents, duplicates = _distinct(self.sources, self.scratch, self.threads)
+        documents = documents.append_column("split", pa.array(choose_val(documents)))
+        write_parquet(documents, self.index)
+        write_parquet(duplicates.cast(REJECTED_SCHEMA), self.duplicates)
+        val = pc.field("doc_id").isin(documents.filter(pc.field("split") == "val")["doc_id"])
+        paths = [task.scored for source in self.sources for task in source.score]
+        texts = (text for path in paths for text in pq.read_table(path, filters=val)["text"].to_pylist())
+        NgramIndex.build({"val": texts}).save(self.val_ngrams)
+        self.outputs.seal({"dropped": Counter(duplicates["source"].to_pylist())})
+
+
+@dataclass(frozen=True)
+class OverlapTask:
+    """Looks for passages of held-out works in the documents of one scored file."""
+
+    score: ScoreTask
+    hold_out: HoldOutTask
+    number: int  # among the tasks of all sources
+
+    @property
+    def outputs(self) -> Outputs:
+        found = self.hold_out.home / "quotes_val" / f"{self.number:06}.parquet"
+        return Outputs(found.with_suffix(".json"), (found,))
+
+    def is_done(self) -> bool:
+        return self.outputs.are_whole()
+
+    def run(self) -> None:
+        """Writes the rejected rows of the documents that quote a held-out work."""
+        held = set(
+            pq.read_table(self.hold_out.index, columns=["doc_id"], filters=pc.field("split") == "val")[
+                "doc_id"
+            ].to_pylist()
+        )
+        index = NgramIndex.load(self.hold_out.val_ngrams)
+        rows = []
+        for batch in pq.ParquetFile(self.score.scored).iter_batches(batch_size=512):
+            others = [row for row in batch.to_pylist() if row["doc_id"] not in held]
+            for row, quoted in zip(others, index.find_all([row["text"] for row in others]), strict=True):
+                if quoted:
+                    rows.append({**row, "reason": QUOTES_VAL, "detail": None, "text": row["text"][:MAX_REJECT_CHARS]})
+        write_parquet(pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA), self.outputs.files[0])
+        self.outputs.seal({"dropped": {QUOTES_VAL: len(rows)}})
+
+
+class RunTasks(PipelineStep):
+    """Runs tasks that are no streams of documents."""
+
+    name, type = "run", "task"
+
+    def __init__(self, tasks: Sequence[Any]) -> None:
+        super().__init__()
+        self.tasks = tasks
+
+    @classmethod
+    def pipeline(cls, tasks: Sequence[Any]) -> list[PipelineStep]:
+        """Returns the pipeline whose rank r runs task r."""
+        return [cls(tasks)]
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        if not self.tasks[rank].is_done():
+            self.tasks[rank].run()
+        yield from ()
 
 
 @dataclass(frozen=True)
@@ -48,10 +146,11 @@ class Pool:
 
     hash: str
     folder: Path
-    sources: list[ScoredSource]
+    sources: list[SourceTasks]
     documents: pa.Table
     documents_in: dict[str, int]
-    dropped: dict[str, dict[str, int]]
+    dropped: dict[str, dict[str, int]]  # source -> reason -> documents
+    edited: dict[str, dict[str, int]]  # source -> what was masked or taken out of kept documents -> how often
 
     @property
     def train(self) -> pa.Table:
@@ -61,36 +160,114 @@ class Pool:
     def val(self) -> pa.Table:
         return self.documents.filter(pc.field("split") == "val")
 
+    @property
+    def scored(self) -> list[Path]:
+        """The files that hold the documents with their texts."""
+        return [task.scored for source in self.sources for task in source.score]
+
     def parts_without_val(self) -> list[str]:
         """Returns the parts of which no document is held out though there are some."""
         there, held = (set(table["part"].to_pylist()) for table in (self.documents, self.val))
         return [part for part in PARTS if part in there and part not in held]
 
 
-def build_pool(sources: Sequence[ScoredSource], folder: Path, scratch: Path, threads: int) -> Pool:
-    """Returns the pool of scored sources, made if need be. Of equal texts the freer, then the earlier, is kept."""
-    outputs = [[source.name, *(f"{p.parent.name}/{p.name}" for p in source.scored)] for source in sources]
-    pool_hash = short_hash([outputs, mixing_version()])
-    home = folder / pool_hash
-    if (account := _read_account(home)) is None:
-        _make(sources, home, scratch, threads)
-        account = _read_account(home)
-        assert account is not None, home
-    return Pool(
-        pool_hash, home, list(sources), pq.read_table(home / INDEX), account["documents_in"], account["dropped"]
+def open_pool(
+    sources: Sequence[SourceTasks],
+    hold_out: HoldOutTask,
+    overlaps: Sequence[OverlapTask],
+    licenses: str,
+    evaluations: Path,
+    data: Path,
+) -> Pool:
+    """Returns the pool that the stages made, and leaves in its folder where all its documents can be read.
+
+    With licenses "open", what is non-commercial or of unknown licence is in neither split. What quotes a held-out work
+    is called that, whatever its licence.
+    """
+    quoting = pa.concat_tables(pq.read_table(task.outputs.files[0], columns=["doc_id", "source"]) for task in overlaps)
+    documents = pq.read_table(hold_out.index)
+    left_out = {}
+    if licenses == "open":
+        left_out[NOT_OPEN] = pa.array([not is_open(license) for license in documents["license"].to_pylist()])
+    left_out[QUOTES_VAL] = pc.is_in(documents["doc_id"], quoting["doc_id"].combine_chunks())
+    for reason, is_left_out in left_out.items():
+        split = pc.if_else(is_left_out, reason, documents["split"])
+        documents = documents.set_column(documents.column_names.index("split"), "split", split)
+    dropped = {source.name: _dropped(source) for source in sources}
+    for source, n in hold_out.outputs.counts()["dropped"].items():
+        dropped[source]["duplicate"] += n
+    for reason in left_out:
+        for source in documents.filter(pc.field("split") == reason)["source"].to_pylist():
+            dropped[source][reason] += 1
+    pool = Pool(
+        hold_out.home.name,
+        hold_out.home,
+        list(sources),
+        documents,
+        {source.name: _total(source.read, "documents") + _total(source.read, "dropped") for source in sources},
+        {name: dict(sorted(reasons.items())) for name, reasons in dropped.items()},
+        {source.name: dict(sorted(_edited(source).items())) for source in sources},
     )
+    _leave_account(pool, hold_out, overlaps, evaluations, data)
+    return pool
 
 
-def _read_account(home: Path) -> dict[str, Any] | None:
-    """Returns the account of a pool if it stands as it was written."""
-    try:
-        account: dict[str, Any] = json.loads((home / ACCOUNT).read_bytes())
-        return account if account["index_sha256"] == sha256_file(home / INDEX) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _counts(tasks: Iterable[ReadTask | ScoreTask], what: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for task in tasks:
+        total.update(task.outputs.counts().get(what, {}))
+    return total
 
 
-def _make(sources: Sequence[ScoredSource], home: Path, scratch: Path, threads: int) -> None:
+def _total(tasks: Iterable[ReadTask | ScoreTask], what: str) -> int:
+    return _counts(tasks, what).total()
+
+
+def _dropped(source: SourceTasks) -> Counter[str]:
+    return _counts([*source.read, *source.score], "dropped")
+
+
+def _edited(source: SourceTasks) -> Counter[str]:
+    masked = {f"masked {kind}": n for kind, n in _counts(source.read, "masked").items()}
+    return Counter(masked) + _counts(source.score, "removed")
+
+
+ACCOUNT = "account.json"
+
+
+def _leave_account(
+    pool: Pool, hold_out: HoldOutTask, overlaps: Sequence[OverlapTask], evaluations: Path, data: Path
+) -> None:
+    """Writes where all documents of the pool can be read, kept and dropped ones, for inspection.py."""
+
+    def names(paths: Iterable[Path]) -> list[str]:
+        return [path.resolve().relative_to(data.resolve()).as_posix() for path in paths]
+
+    account = {
+        "documents": names(task.documents for source in pool.sources for task in source.read),
+        "verdicts": names(dict.fromkeys(task.verdicts for source in pool.sources for task in source.score)),
+        "scored": names(pool.scored),
+        "index": names([hold_out.index]),
+        "evaluations": names([evaluations]),
+        "val_ngrams": names([hold_out.val_ngrams]),
+        "rejected": names(
+            [
+                *(task.rejected for source in pool.sources for task in source.read),
+                *(task.rejected for source in pool.sources for task in source.score),
+                hold_out.duplicates,
+                *(task.outputs.files[0] for task in overlaps),
+            ]
+        ),
+    }
+    text = json.dumps(account, indent=1) + "\n"
+    path = pool.folder / ACCOUNT
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _distinct(sources: Sequence[SourceTasks], scratch: Path, threads: int) -> tuple[pa.Table, pa.Table]:
+    """Returns the index of distinct documents, and the others as rejected rows. Of equal texts the freer is kept."""
+    paths = {"paths": [str(task.scored) for source in sources for task in source.score]}
     with open_duckdb(scratch, threads) as database:
         order = pa.table({"source": [s.name for s in sources], "preference": range(len(sources))})
         database.register("preferences", order)
@@ -99,42 +276,26 @@ def _make(sources: Sequence[ScoredSource], home: Path, scratch: Path, threads: i
             CREATE TEMP TABLE ranked AS
             SELECT * EXCLUDE (text, preference),
                    row_number() OVER same AS copy, first(doc_id) OVER same AS kept_doc_id
-            FROM (SELECT doc_id, work, source, title, license, genre, subject, part, n_words, grade, preference,
+            FROM (SELECT doc_id, work, source, title, url, license, genre, subject, part, n_words, grade, preference,
                          md5(lower(regexp_replace(text, '\\s+', ' ', 'g'))) AS text
                   FROM read_parquet($paths) JOIN preferences USING (source))
-            WINDOW same AS (PARTITION BY text ORDER BY coalesce({_LICENSE_RANK}, 99), preference, doc_id
+            WINDOW same AS (PARTITION BY text
+                            ORDER BY coalesce(list_position({list(FREEST_FIRST)}, license), 99), preference, doc_id
                             ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
             """,
-            {"paths": [str(path) for source in sources for path in source.scored]},
+            paths,
         )
         index = database.sql(
             "SELECT * EXCLUDE (copy, kept_doc_id) FROM ranked WHERE copy = 1 ORDER BY doc_id"
         ).to_arrow_table()
         duplicates = database.sql(
-            """SELECT doc_id, work, source, title, 'duplicate' AS reason, n_words,
-                      'same text as ' || kept_doc_id AS text
-               FROM ranked WHERE copy > 1 ORDER BY doc_id"""
+            f"""SELECT doc_id, work, source, title, 'duplicate' AS reason, kept_doc_id AS detail, n_words,
+                       left(text, {MAX_REJECT_CHARS}) AS text
+                FROM ranked JOIN (SELECT doc_id, text FROM read_parquet($paths)) USING (doc_id)
+                WHERE copy > 1 ORDER BY doc_id""",
+            params=paths,
         ).to_arrow_table()
-    dropped = {source.name: Counter(_reasons(source.rejected)) for source in sources}
-    n_scored = Counter({s.name: sum(pq.read_metadata(path).num_rows for path in s.scored) for s in sources})
-    documents_in = {s.name: n_scored[s.name] + sum(dropped[s.name].values()) for s in sources}
-    for source in duplicates["source"].to_pylist():
-        dropped[source]["duplicate"] += 1
-    index = index.append_column("split", pa.array(choose_val(index)))
-    account: dict[str, Any] = {
-        "documents_in": documents_in,
-        "dropped": {name: dict(sorted(reasons.items())) for name, reasons in dropped.items()},
-    }
-    with written_whole(home / INDEX) as temporary:
-        pq.write_table(index, temporary, **PARQUET_OPTIONS)
-    with written_whole(home / DUPLICATES) as temporary:
-        pq.write_table(duplicates, temporary, **PARQUET_OPTIONS)
-    account["index_sha256"] = sha256_file(home / INDEX)
-    write_text(home / ACCOUNT, json.dumps(account, indent=1) + "\n")
-
-
-def _reasons(paths: Iterable[Path]) -> list[str]:
-    return [reason for path in paths for reason in pq.read_table(path, columns=["reason"])["reason"].to_pylist()]
+    return index, duplicates
 
 
 def choose_val(documents: pa.Table) -> list[str]:
@@ -167,13 +328,15 @@ def _n_words(documents: pa.Table, part: str) -> int:
     return pc.sum(documents.filter(pc.field("part") == part)["n_words"]).as_py() or 0
 
 
-def open_duckdb(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
-    """Returns a DuckDB that stays within a gigabyte and spills to `scratch`."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": "1GB",
-        "threads": threads,
-        "temp_directory": str(scratch),
-        "preserve_insertion_order": True,
-    }
-    return duckdb.connect(config=config)
+def supply_table(pool: Pool) -> str:
+    """Returns as a table what each source that has files gives to a pool, and under which licence."""
+    in_pool = pool.documents.filter(pc.field("split").isin(["train", "val"]))
+    rows: list[Sequence[object]] = []
+    for name, n_in in pool.documents_in.items():
+        mine = in_pool.filter(pc.field("source") == name)
+        grade3 = mine.filter(pc.field("part") == "grade3")
+        n_words = [pc.sum(kept["n_words"]).as_py() or 0 for kept in (mine, grade3)]
+        if n_in:
+            licenses = ", ".join(sorted(set(mine["license"].to_pylist())))
+            rows.append([name, n_in, n_in - mine.num_rows, mine.num_rows, *n_words, licenses])
+    return table(rows, ["source", "documents", "dropped", "kept", "words", "words grade3", "licence"])

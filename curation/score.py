@@ -1,140 +1,130 @@
-"""The slow stage, once for each file: read, clean and grade documents into data/scored/<source>/<hash>/.
+"""The second map: what the search of duplicates left of each task's documents, decontaminated and graded.
 
-The pipeline is datatrove's; a task is a fixed bundle of files of one source, and its output stands whole under a name
-that holds the hash of everything that could change it: settings, input hashes, code, library versions. So work is
-skipped exactly when its result is there as it was written, whatever was stopped, changed, damaged or run with other
-workers.
+Its outputs lie under data/scored/<source>/<hash>/. The hash is of the documents read, the verdicts on them, the
+evaluations, the classifier and the settings; the verdicts are a file of the stage before, so it is known once that file
+is there. A source whose verdicts another source does not change is not graded again.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from curation.clean import repair, why_rejected
-from curation.documents import REASON, drop, is_dropped
+from curation.decontaminate import NgramIndex
+from curation.dedup import remove_paragraphs
+from curation.documents import drop, is_dropped, rejected_row
 from curation.grading import Scorer
 from curation.normalise import genre_of
-from curation.pull import SourceFile
-from curation.settings import CleaningSettings, GradingSettings, SourceSettings
-from curation.sources import READERS
-from shared.files import sha256_file, write_text, written_whole
-from shared.schema import PARQUET_OPTIONS, SCHEMA
+from curation.outputs import REJECTED_SCHEMA, Outputs, ParquetFile
+from curation.settings import GradingSettings
+from curation.subjects import subject_of
+from shared.files import sha256_file, short_hash
+from shared.schema import SCHEMA
 
-TASK_BYTES = 4_000_000  # of input files; from the input alone, so that workers never change a task
 BATCH_DOCUMENTS = 512
-MAX_REJECT_CHARS = 4000
-
-REJECTED_SCHEMA = pa.schema(
-    [
-        *(SCHEMA.field(name) for name in ("doc_id", "work", "source", "title")),
-        pa.field("reason", pa.string(), nullable=False),
-        SCHEMA.field("n_words"),
-        pa.field("text", pa.string(), nullable=False),  # its beginning
-    ]
-)
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """A bundle of files of one source, and where their documents go."""
+    """The documents of one read task, the verdicts on its source, and where what is left of them goes."""
 
     source: str
-    settings: SourceSettings
-    files: tuple[SourceFile, ...]
-    scored: Path
-    rejected: Path
+    documents: Path
+    verdicts: Path
+    key: str  # hash of all but the verdicts
+    scored_folder: Path  # data/scored/<source>
+    rejected_folder: Path  # data/rejected/<source>
 
     @property
-    def receipt(self) -> Path:
-        """The file that says the task is done, with the hashes of what it wrote."""
-        return self.scored.with_suffix(".json")
+    def scored(self) -> Path:
+        return self.scored_folder / self._hash() / self.documents.name
 
-    def hashes(self) -> dict[str, str]:
-        return {"scored": sha256_file(self.scored), "rejected": sha256_file(self.rejected)}
+    @property
+    def rejected(self) -> Path:
+        return self.rejected_folder / self._hash() / self.documents.name
+
+    @property
+    def outputs(self) -> Outputs:
+        return Outputs(self.scored.with_suffix(".json"), (self.scored, self.rejected))
 
     def is_done(self) -> bool:
-        """Do both outputs stand as they were written?"""
-        try:
-            return bool(json.loads(self.receipt.read_bytes()) == self.hashes())
-        except (OSError, ValueError):
-            return False
+        return self.verdicts.is_file() and self.outputs.are_whole()
+
+    def _hash(self) -> str:
+        return short_hash([self.key, sha256_file(self.verdicts)])
 
 
-def make_tasks(
-    source: str, settings: SourceSettings, files: Iterable[SourceFile], scored: Path, rejected: Path
-) -> list[ScoreTask]:
-    """Returns the tasks of a source: its files in order, bundled up to TASK_BYTES."""
-    bundles: list[list[SourceFile]] = []
-    room = 0
-    for file in files:
-        size = file.path.stat().st_size * (3 if file.path.suffix == ".gz" else 1)
-        if size > room:
-            bundles.append([])
-            room = TASK_BYTES
-        bundles[-1].append(file)
-        room -= size
-    return [
-        ScoreTask(source, settings, tuple(bundle), scored / f"{i:05}.parquet", rejected / f"{i:05}.parquet")
-        for i, bundle in enumerate(bundles)
-    ]
-
-
-def scoring_pipeline(
-    tasks: list[ScoreTask], cleaning: CleaningSettings, classifier_folder: Path, grading: GradingSettings
+def score_pipeline(
+    tasks: Sequence[ScoreTask], min_words: int, evaluations: Path, classifier_folder: Path, grading: GradingSettings
 ) -> list[PipelineStep]:
     """Returns the pipeline whose rank r does task r."""
     return [
-        ReadDocuments(tasks, cleaning),
-        CleanDocuments(cleaning),
+        KeptDocuments(tasks, min_words),
+        Decontaminate(evaluations),
         GradeDocuments(classifier_folder, grading),
-        WriteDocuments(tasks),
+        WriteScored(tasks),
     ]
 
 
-class ReadDocuments(PipelineStep):
-    """Yields the documents of a task's files."""
+class KeptDocuments(PipelineStep):
+    """Yields a task's documents without the paragraphs that stand elsewhere; drops those that repeat another."""
 
-    name, type = "read", "reader"
+    name, type = "without duplicates", "reader"
 
-    def __init__(self, tasks: list[ScoreTask], cleaning: CleaningSettings) -> None:
+    def __init__(self, tasks: Sequence[ScoreTask], min_words: int) -> None:
         super().__init__()
-        self.tasks, self.cleaning = tasks, cleaning
+        self.tasks, self.min_words = tasks, min_words
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         task = self.tasks[rank]
-        read = READERS[task.settings.reader]
-        for file in task.files:
-            yield from read(file.path, task.source, task.settings, self.cleaning)
+        verdicts = {row["doc_id"]: row for row in pq.read_table(task.verdicts).to_pylist()}
+        for batch in pq.ParquetFile(task.documents).iter_batches(batch_size=BATCH_DOCUMENTS):
+            for row in batch.to_pylist():
+                document = Document(text=row.pop("text"), id=row.pop("doc_id"), metadata=row)
+                if verdict := verdicts.get(document.id):
+                    if verdict["paragraphs"]:
+                        document.metadata[REMOVED] = len(verdict["paragraphs"])
+                        document.text = remove_paragraphs(document.text, verdict["paragraphs"])
+                    if verdict["reason"]:
+                        drop(document, verdict["reason"], verdict["kept_doc_id"])
+                    elif len(document.text.split()) < self.min_words:
+                        drop(document, "repeated_paragraphs", verdict["kept_doc_id"])
+                yield document
 
 
-class CleanDocuments(PipelineStep):
-    """Repairs texts and drops what is no readable English."""
+REMOVED = "removed"  # metadata key: how many paragraphs of a document stand elsewhere
 
-    name, type = "clean", "filter"
 
-    def __init__(self, cleaning: CleaningSettings) -> None:
+class Decontaminate(PipelineStep):
+    """Drops documents that hold a passage of an evaluation."""
+
+    name, type = "decontaminate", "filter"
+
+    def __init__(self, evaluations: Path) -> None:
         super().__init__()
-        self.cleaning = cleaning
+        self.evaluations = evaluations
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        for document in data:
-            if not is_dropped(document):
-                document.text = repair(document.text)
-                if reason := why_rejected(document.text, self.cleaning):
-                    drop(document, reason)
-            yield document
+        index = NgramIndex.load(self.evaluations)
+        while batch := list(islice(data, BATCH_DOCUMENTS)):
+            kept = [document for document in batch if not is_dropped(document)]
+            for document, names in zip(kept, index.find_all([document.text for document in kept]), strict=True):
+                if names:
+                    drop(document, f"contaminated:{names[0]}", ", ".join(names))
+            yield from batch
+
+
+NO_LESSONS = ("verse", "transcript", "story", "novel")  # genres whose words say little about what they teach
 
 
 class GradeDocuments(PipelineStep):
-    """Adds fk_grade, classifier_grade, grade, p_grade3 and part; verse and talk become genres of their own."""
+    """Adds grades and part; verse and talk become genres of their own, and lessons without a subject get one."""
 
     name, type = "grade", "annotator"
 
@@ -149,55 +139,44 @@ class GradeDocuments(PipelineStep):
             texts, works = [d.text for d in kept], [d.metadata["work"] for d in kept]
             for document, grading in zip(kept, scorer.grade_texts(texts, works), strict=True):
                 document.metadata.update(vars(grading))
-                document.metadata["genre"] = genre_of(document.text) or document.metadata["genre"]
+                facts = document.metadata
+                facts["genre"] = genre_of(document.text) or facts["genre"]
+                if facts["subject"] is None and facts["genre"] not in NO_LESSONS:
+                    facts["subject"] = subject_of(document.text)
             yield from batch
 
 
-class WriteDocuments(PipelineStep):
-    """Writes a task's kept documents and its rejects, and last the receipt that tells the task is done."""
+class WriteScored(PipelineStep):
+    """Writes a task's graded documents and its rejects, and last the receipt."""
 
     name, type = "write", "writer"
 
-    def __init__(self, tasks: list[ScoreTask]) -> None:
+    def __init__(self, tasks: Sequence[ScoreTask]) -> None:
         super().__init__()
         self.tasks = tasks
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         task = self.tasks[rank]
+        if task.is_done():
+            return
+        reasons: Counter[str] = Counter()
+        n_kept = n_removed = 0
         with ExitStack() as files:
-            kept = files.enter_context(_ParquetFile(task.scored, SCHEMA))
-            rejected = files.enter_context(_ParquetFile(task.rejected, REJECTED_SCHEMA))
+            scored = files.enter_context(ParquetFile(task.scored, SCHEMA))
+            rejected = files.enter_context(ParquetFile(task.rejected, REJECTED_SCHEMA))
             while batch := list(islice(data, BATCH_DOCUMENTS)):
-                kept.write([_scored_row(document) for document in batch if not is_dropped(document)])
-                rejected.write([_rejected_row(document) for document in batch if is_dropped(document)])
-        write_text(task.receipt, json.dumps(task.hashes()))
+                kept = [_scored_row(document) for document in batch if not is_dropped(document)]
+                rejects = [rejected_row(document) for document in batch if is_dropped(document)]
+                scored.write(kept)
+                rejected.write(rejects)
+                reasons.update(str(row["reason"]) for row in rejects)
+                n_kept += len(kept)
+                n_removed += sum(d.metadata.get(REMOVED, 0) for d in batch if not is_dropped(d))
+        counts = {"documents": {"kept": n_kept}, "dropped": reasons, "removed": {"repeated_paragraph": n_removed}}
+        task.outputs.seal(counts)
         yield from ()
-
-
-class _ParquetFile:
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._files = ExitStack()
-        self._path = path
-
-    def __enter__(self) -> "_ParquetFile":
-        temporary = self._files.enter_context(written_whole(self._path))
-        self._writer = self._files.enter_context(pq.ParquetWriter(temporary, self._schema, **PARQUET_OPTIONS))
-        return self
-
-    def write(self, rows: list[dict[str, object]]) -> None:
-        if rows:
-            self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
-
-    def __exit__(self, *error: object) -> bool | None:
-        return self._files.__exit__(*error)  # type: ignore[arg-type]
 
 
 def _scored_row(document: Document) -> dict[str, object]:
     counts = {"n_words": len(document.text.split()), "n_chars": len(document.text)}
     return {"doc_id": document.id, "text": document.text, **document.metadata, **counts}
-
-
-def _rejected_row(document: Document) -> dict[str, object]:
-    facts = {"reason": document.metadata[REASON], "n_words": len(document.text.split())}
-    return {"doc_id": document.id, "text": document.text[:MAX_REJECT_CHARS], **document.metadata, **facts}

@@ -26,13 +26,17 @@ class SourceSettings(Settings):
     revision: str = Field(description="pinned revision, or 'unverified' until somebody has seen one")
     mirror: str = Field("", description="glob of its files inside a --mirror; of Gutenberg books: their folder")
     addresses: list[str] = Field([], description="https addresses in production; {id} is a Gutenberg number")
+    max_documents: int | None = Field(
+        None, ge=1, description="stream the first so many rows of its parquet addresses; left out: download them whole"
+    )
     genre: str | None = None
     subject: str | None = None
+    text_column: str = Field("text", min_length=1, description="for rows: the column that holds the text")
     folder: Path | None = Field(None, description="for local_files: the folder to read")
 
     def recorded(self) -> dict[str, Any]:
         """Returns what of a source can change a document, as hashes and manifests hold it: no prose, no places."""
-        return self.model_dump(mode="json", exclude={"about", "addresses", "mirror", "folder"})
+        return self.model_dump(mode="json", exclude={"about", "addresses", "mirror", "max_documents", "folder"})
 
 
 class LabelSettings(Settings):
@@ -64,6 +68,53 @@ class LabelSettings(Settings):
         return self.model_dump(mode="json", exclude={"about", "mapping", "addresses", "mirror"})
 
 
+class EvaluationSettings(Settings):
+    """Texts that models or the grade classifier are measured with: they must not stand in the training corpus."""
+
+    reader: Literal[
+        "blimp", "arc", "openbookqa", "piqa", "boolq", "qasc", "sciq", "mctest", "fairytaleqa", "gsm8k", "scienceqa",
+        "tabmwp", "clear", "onestop", "cefr",
+    ] = Field(description="the function of curation/evaluations.py that reads it")  # fmt: skip
+    about: str
+    license: str = Field(min_length=1, description="SPDX id, or 'unknown'")
+    revision: str = Field(description="pinned revision, or 'unverified' until somebody has seen one")
+    mirror: str = Field("", description="glob of its files inside a --mirror")
+    addresses: list[str] = Field([], description="https addresses in production")
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns what of an evaluation can change its texts, as hashes hold it: no prose, no places."""
+        return self.model_dump(mode="json", exclude={"about", "addresses", "mirror"})
+
+
+class FetchSettings(Settings):
+    """How files come from the network: from public https addresses, in bounds of bytes and seconds."""
+
+    trusted_hosts: list[str] = Field(
+        [], description="host:port as addresses name it, of servers of your own: may be private, and plain http"
+    )
+    max_bytes: int = Field(8_000_000_000, ge=1, description="largest file; of a streamed file: all that is read of it")
+    max_redirects: int = Field(5, ge=0, description="hops after the first, each of them checked like the first")
+    answer_seconds: float = Field(10.0, gt=0, description="a server has to accept, and to send the next bytes")
+    patience_seconds: float = Field(30.0, gt=0, description="without a byte received, over all tries")
+    deadline_seconds: float = Field(3600.0, gt=0, description="for all files of a source; what came is kept")
+    first_pause_seconds: float = Field(1.0, gt=0, description="before the second try; each later pause is doubled")
+
+
+class ExtractionSettings(Settings):
+    """What a web page may cost and must be before its text is taken out of it; see curation/extraction.py."""
+
+    max_page_bytes: int = Field(5_000_000, ge=10_000, description="of a page, its compression undone")
+    max_tags: int = Field(50_000, ge=100, description="signs < of a page; parsers are quadratic in elements of a line")
+    max_attributes: int = Field(5_000, ge=100, description="words in one tag outside of quotes")
+    max_depth: int = Field(1_000, ge=100, description="tags open at a time, as far as their end tags are written")
+    cpu_seconds: int = Field(
+        20, ge=1, description="of a try; a page has two, and the limits above rarely let it need one"
+    )
+    memory_bytes: int = Field(1_500_000_000, ge=300_000_000, description="address space of the child; half may be used")
+    min_crude_function_words: Share = Field(0.08, description="of a page's running words, below which it is no English")
+    max_crude_grade: float = Field(20.0, gt=0, description="automated readability index, above which no child reads it")
+
+
 class CleaningSettings(Settings):
     """What a document must be to be kept. Thresholds follow Gopher (Rae et al. 2021, table A1) where it has one."""
 
@@ -82,12 +133,36 @@ class CleaningSettings(Settings):
     max_sentence_words: int = Field(200, ge=50, description="words without the end of a sentence, clause or line")
     max_repeated_lines: Share = Field(0.5, description="share of characters in lines seen before in the document")
     min_root_ttr: float = Field(0.8, ge=0, description="different words over the root of all words, at least")
+    max_foreign_words: Share = Field(0.2, description="share of words in sentences of another language")
+    max_hash_signs: Share = Field(0.1, description="# for each token; Gopher's")
+    max_bullet_lines: Share = Field(0.9, description="share of lines that begin with a bullet; Gopher's")
+    max_ellipsis_lines: Share = Field(0.7, description="share of lines that end in dots; Gopher has 0.3")
+    min_ended_lines: Share = Field(0.12, description="share of lines with a mark at the end; FineWeb's")
+    min_words_of_top: int = Field(
+        100, ge=1, description="shorter documents, like a page of a primer, may repeat a phrase"
+    )
+    max_top_2gram: Share = Field(0.32, description="share of words in the most frequent pair; Gopher has 0.20")
+    max_top_4gram: Share = Field(0.38, description="share of words in the most frequent four; Gopher has 0.16")
+    min_words_of_repeated: int = Field(200, ge=1, description="shorter documents, like a song, may repeat themselves")
+    max_repeated_5grams: Share = Field(0.75, description="share of words in 5-grams seen before; Gopher has 0.15")
+    max_repeated_10grams: Share = Field(0.6, description="share of words in 10-grams seen before; Gopher has 0.10")
+
+    extraction: ExtractionSettings = Field(ExtractionSettings(), description="of web pages")
 
     @model_validator(mode="after")
     def _ordered(self) -> "CleaningSettings":
         if not self.min_words < self.target_words < self.max_words:
             raise ValueError("min_words < target_words < max_words does not hold")
         return self
+
+
+class DedupSettings(Settings):
+    """When a document, or a part of one, says what another has said already."""
+
+    min_agreement: Share = Field(0.55, description="of two MinHash signatures, from which texts are near-duplicates")
+    min_repeated_passages: Share = Field(0.7, description="of a document's fingerprints, from which it is dropped")
+    min_repeated_paragraph: Share = Field(0.8, description="of a paragraph's fingerprints, from which it is cut out")
+    navigation_pages: int = Field(5, ge=2, description="pages of a site with the same short paragraph: navigation")
 
 
 class ClassifierSettings(Settings):
@@ -123,6 +198,7 @@ class MixSettings(Settings):
     words: int | None = Field(None, gt=0, description="word budget; left out: the largest mix without repeats")
     seed: int = Field(0, ge=0, description="another seed takes other documents of each part")
     max_repeats: int = Field(1, ge=1, le=16, description="how often a document may stand in the mix; needs --words")
+    licenses: Literal["any", "open"] = Field("any", description="open: no non-commercial and no unknown licences")
     caps: dict[Literal["source", "genre", "subject"], dict[str, Share]] = Field(
         {}, description="largest share of a part's words: {genre: {verse: 0.03}}"
     )
@@ -144,12 +220,25 @@ class MixSettings(Settings):
         return self
 
 
+class ExecutorSettings(Settings):
+    """Where the tasks of a run are done. Nothing of it may change a byte."""
+
+    name: Literal["local", "ray", "slurm"] = Field("local", description="processes of this machine, Ray or Slurm")
+    memory_gb: int = Field(4, ge=1, description="memory asked for a task of a cluster; locally --workers decides")
+    ray_address: str = Field("local", min_length=1, description="a cluster's address; local starts one for the run")
+    slurm_partition: str = Field("", description="left out: the cluster's default partition")
+    slurm_time: str = Field("04:00:00", min_length=1, description="limit of a job, as sbatch --time takes it")
+    slurm_tasks_per_job: int = Field(1, ge=1, description="tasks one after another in a job: many tasks, few jobs")
+    slurm_flags: dict[str, str] = Field({}, description="more flags of sbatch, without dashes: {account: lab}")
+
+
 class ProfileSettings(Settings):
     """A named corpus: its sources, in order of preference among duplicates, and its labels."""
 
     about: str
     sources: list[str] = Field(min_length=1)
     labels: list[str] = Field(min_length=1, description="label sets its classifier is trained on and measured with")
+    evaluations: list[str] = Field([], description="test sets no passage of which may stand in the corpus")
     lr: float | None = Field(
         None, gt=0, description="of its classifier, in place of classifier.lr: few labels need more"
     )
@@ -170,10 +259,14 @@ class CurationFile(Settings):
     profiles: dict[str, ProfileSettings]
     sources: dict[str, SourceSettings]
     label_sets: dict[str, LabelSettings]
+    evaluations: dict[str, EvaluationSettings] = Field({})
+    fetching: FetchSettings = FetchSettings()
     cleaning: CleaningSettings = CleaningSettings()
+    dedup: DedupSettings = DedupSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     grading: GradingSettings = GradingSettings()
     mix: MixSettings = MixSettings()
+    executor: ExecutorSettings = ExecutorSettings()
     pipelines: dict[str, PipelineSettings] = Field({})
 
 
@@ -183,7 +276,10 @@ class CurationSettings(Settings):
     profile: str
     sources: dict[str, SourceSettings]
     labels: dict[str, LabelSettings]
+    label_sources: dict[str, SourceSettings] = Field(description="of labels named like a source: how that is read")
+    evaluations: dict[str, EvaluationSettings]
     cleaning: CleaningSettings
+    dedup: DedupSettings
     classifier: ClassifierSettings
     grading: GradingSettings
     mix: MixSettings
@@ -193,12 +289,14 @@ class CurationSettings(Settings):
         located = {
             "sources": {name: source.recorded() for name, source in self.sources.items()},
             "labels": {name: labels.recorded() for name, labels in self.labels.items()},
+            "label_sources": {name: source.recorded() for name, source in self.label_sources.items()},
+            "evaluations": {name: evaluation.recorded() for name, evaluation in self.evaluations.items()},
         }
         return {**self.model_dump(mode="json", exclude=set(located)), **located}
 
     def only_labels(self) -> "CurationSettings":
-        """Returns the settings without the sources that carry no labels."""
-        return self.model_copy(update={"sources": {k: v for k, v in self.sources.items() if k in self.labels}})
+        """Returns the settings without sources and evaluations: what the classifier needs."""
+        return self.model_copy(update={"sources": {}, "evaluations": {}})
 
 
 def _mirror_from_environment() -> Path | None:
@@ -212,7 +310,7 @@ class PlaceFlags(Settings):
         default_factory=_mirror_from_environment,
         description="read sources from this local copy, not the network (or GRADED_MIRROR)",
     )
-    workers: int = Field(2, ge=1, description="processes on this machine")
+    workers: int = Field(2, ge=1, description="tasks at a time")
     data_dir: Path = Field(Path("data"), description="downloads, models, scored pool and shards")
     pipelines: Path = pipelines_flag()
 
@@ -224,15 +322,11 @@ def read_curation_file(path: Path) -> CurationFile:
         for kind, named, known in (
             ("source", profile.sources, content.sources),
             ("label set", profile.labels, content.label_sets),
+            ("evaluation", profile.evaluations, content.evaluations),
         ):
             for key in named:
                 if key not in known:
                     raise UserError(f"{path}: profiles.{name}: unknown {kind} {key}", nearest(key, sorted(known)))
-        own = {key for key in profile.labels if key in content.sources}
-        if strangers := own - set(profile.sources):
-            raise UserError(
-                f"{path}: profiles.{name}: labels {min(strangers)} is not among its sources", "add it there"
-            )
     if content.default_profile not in content.profiles:
         raise UserError(
             f"{path}: default_profile {content.default_profile} is unknown",
@@ -258,7 +352,10 @@ def profile_settings(content: CurationFile, profile: str, local_files: Path | No
         profile=profile,
         sources=sources,
         labels={name: content.label_sets[name] for name in chosen.labels},
+        label_sources={name: content.sources[name] for name in chosen.labels if name in content.sources},
+        evaluations={name: content.evaluations[name] for name in chosen.evaluations},
         cleaning=content.cleaning,
+        dedup=content.dedup,
         classifier=content.classifier.model_copy(update=chosen.model_dump(include={"lr", "epoch"}, exclude_none=True)),
         grading=content.grading,
         mix=content.mix,

@@ -4,6 +4,8 @@ The manifest's rename commits the mix. Until then an earlier mix of the same nam
 names. Afterwards the old shards are swept.
 """
 
+import csv
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.dataset_card import dataset_card
+from curation.database import open_duckdb
+from curation.dataset_card import ATTRIBUTION, dataset_card
 from curation.grade_classifier import read_record
+from curation.licenses import needs_attribution
 from curation.mix import MixPlan, document_key
-from curation.pool import Pool, open_duckdb
+from curation.pool import Pool
 from curation.settings import CurationSettings
 from shared.console import UserError
 from shared.files import TEMPORARY_PREFIX, sha256_file, short_hash, sync_folder, write_text, written_whole
@@ -110,7 +114,7 @@ def _write_split(
     shard_of = (np.cumsum([n_words[doc_id] for doc_id in doc_ids]) - 1) // shard_words
     _, n_docs_of_shards = np.unique(shard_of, return_counts=True)
     with open_duckdb(place.scratch, threads) as database:
-        rows = _Rows(database, doc_ids, [str(path) for source in pool.sources for path in source.scored])
+        rows = _Rows(database, doc_ids, [str(path) for path in pool.scored])
         for number, n_docs in enumerate(n_docs_of_shards.tolist()):
             yield _write_shard(split, number, n_docs, rows, place)
 
@@ -186,9 +190,36 @@ def make_manifest(
         inputs={source.name: source.inputs for source in pool.sources},
         documents_in=pool.documents_in,
         dropped=pool.dropped,
+        edited=pool.edited,
+        licenses=_words_by_license(pool, plan),
         missing=missing,
         splits=splits,
     )
+
+
+def _words_by_license(pool: Pool, plan: MixPlan) -> dict[str, int]:
+    words = pool.train.take(plan.order).group_by("license").aggregate([("n_words", "sum")])
+    pairs = zip(words["license"].to_pylist(), words["n_words_sum"].to_pylist(), strict=True)
+    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+
+def attribution(pool: Pool, plan: MixPlan) -> str:
+    """Returns the works of a mix whose licence asks that they be named, as CSV; those without a name in one line."""
+    documents = pa.concat_tables([pool.train.take(np.unique(plan.order)), pool.val])
+    works = documents.group_by(["source", "work", "license"]).aggregate(
+        [("title", "min"), ("url", "min"), ("n_words", "sum")]
+    )
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for row in works.to_pylist():
+        if needs_attribution(row["license"]):
+            named = (row["title_min"] or "", row["url_min"] or "")
+            key = (row["source"], *named, row["license"], row["work"] if any(named) else "")
+            rows.setdefault(key, []).append(row["n_words_sum"])
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["source", "title", "url", "license", "work", "n_works", "n_words"])
+    writer.writerows([*key, len(n_words), sum(n_words)] for key, n_words in sorted(rows.items()))
+    return lines.getvalue()
 
 
 def _sources_in(pool: Pool, plan: MixPlan) -> list[SourceEntry]:
@@ -211,19 +242,19 @@ def _sources_in(pool: Pool, plan: MixPlan) -> list[SourceEntry]:
     return entries
 
 
-def commit(manifest: Manifest, place: MixPlace) -> None:
+def commit(manifest: Manifest, place: MixPlace, credits: str) -> None:
     """Writes the manifest of a mix whose shards and run record are there: from here on it is the mix."""
     sync_folder(place.shards)
     write_manifest(manifest, place.manifest)
-    finish(manifest, place)
+    finish(manifest, place, credits)
 
 
-def finish(manifest: Manifest, place: MixPlace) -> None:
-    """Brings the folder of the shards in line with its manifest: its card, and no other shards. Does it only once."""
-    card = place.shards / "README.md"
-    text = dataset_card(manifest)
-    if not card.is_file() or card.read_text(encoding="utf-8") != text:
-        write_text(card, text)
+def finish(manifest: Manifest, place: MixPlace, credits: str) -> None:
+    """Brings the folder of the shards in line with its manifest: card, attribution, no other shards. Does it once."""
+    for name, text in (("README.md", dataset_card(manifest)), (ATTRIBUTION, credits)):
+        path = place.shards / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
     named = {Path(entry.path).name for entries in manifest.splits.values() for entry in entries}
     for path in place.shards.glob("*.parquet"):
         if path.name not in named:

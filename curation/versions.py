@@ -1,4 +1,4 @@
-"""What of our code and the libraries can change a result, as a hash that is part of every path results lie under."""
+"""What of our code and the libraries can change a result, as hashes that are part of every path results lie under."""
 
 import sys
 from functools import cache
@@ -9,40 +9,83 @@ from shared.files import sha256_file, short_hash
 from shared.run_record import library_versions
 
 _HERE = Path(__file__).parent
-_SCORING = (
-    "sources",
-    "clean.py",
-    "documents.py",
-    "grade_classifier.py",
-    "grading.py",
-    "label_sets.py",
-    "labels.py",
-    "normalise.py",
-    "readability.py",
-    "score.py",
-    "syllables.txt.gz",
-)
-_LIBRARIES = ("fasttext", "ftfy", "numpy", "orjson", "pyarrow", "py3langid", "pyphen", "wordfreq")
+_CLEANING = ("clean.py", "normalise.py", "pii.py", "repetition.py", "documents.py", "outputs.py")
+_LABELS = ("sources/gutenberg.py", "sources/gutenberg_books.csv", "sources/picture_books.py", "sources/starter.py")
+# Beside the module named like it, what a reader calls.
+_CALLED = {
+    "gutenberg": ("sources/gutenberg_books.csv",),
+    "babylm": ("sources/talk.py", "sources/restore.py", "sources/wikipedia.py", "sources/works.py", "sources/rows.py"),
+    "local_files": ("sources/rows.py",),
+    "openstax": ("sources/cnxml.py", "sources/mathml.py", "set_files.py"),
+    "quizzes": ("sources/quiz_*.py", "sources/rows.py", "set_files.py"),
+    "web": ("extraction.py", "sources/gutenberg.py"),
+    "wikipedia": ("sources/works.py", "sources/rows.py"),
+}
+_GRADING = (
+    "grade_classifier.py", "grading.py", "label_sets.py", "labels.py", "normalise.py", "readability.py", "set_files.py",
+    "suitability.py", "suitability.csv", "syllables.txt.gz", "sources/storybook_levels.csv",
+)  # fmt: skip
+_CLEANING_LIBRARIES = ("ftfy", "numpy", "orjson", "pyarrow", "py3langid", "wordfreq")
 
 
 @cache
-def code_version() -> str:
-    """Returns a hash of the files and library versions that reading, cleaning and grading depend on."""
-    paths = sorted(path for name in _SCORING for path in _files_of(_HERE / name))
-    files = {path.relative_to(_HERE).as_posix(): sha256_file(path) for path in paths}
-    return short_hash([files, _schema(), library_versions(*_LIBRARIES), sys.version_info[:2]])
+def reading_version(reader: str) -> str:
+    """Returns a hash of what the documents of a reader depend on: its module, cleaning, sketches."""
+    files = (f"sources/{reader}.py", *_CALLED.get(reader, ()), *_CLEANING, "read.py", "sketch.py", "ngrams.py")
+    web = ("trafilatura", "warcio") if reader == "web" else ()
+    return _version(files, (*_CLEANING_LIBRARIES, "lxml", "rensa", *web))
 
 
 @cache
-def mixing_version() -> str:
-    """Returns a hash of the files and library versions that dedup, mixing and writing shards depend on."""
-    files = {name: sha256_file(_HERE / name) for name in ("pool.py", "mix.py", "shards.py")}
-    return short_hash([files, _schema(), library_versions("duckdb", "numpy", "pyarrow")])
+def grading_version() -> str:
+    """Returns a hash of what grades depend on, from the labelled texts on."""
+    return _version((*_CLEANING, *_LABELS, *_GRADING), (*_CLEANING_LIBRARIES, "fasttext", "pyphen"))
 
 
-def _schema() -> str:
-    return sha256_file(Path(schema.__file__))
+@cache
+def evaluations_version() -> str:
+    """Returns a hash of what the index of evaluations depends on."""
+    return _version(
+        (
+            "decontaminate.py",
+            "evaluations.py",
+            "label_sets.py",
+            "ngrams.py",
+            "set_files.py",
+            "sources/quiz_*.py",
+            *_LABELS,
+        ),
+        ("numpy", "openpyxl", "orjson"),
+    )
 
 
-def _files_of(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and p.suffix in (".py", ".csv")]
+@cache
+def scoring_version() -> str:
+    """Returns a hash of what the scored documents depend on, besides reading and grading."""
+    return _version(
+        ("score.py", "decontaminate.py", "ngrams.py", "subjects.py", "concepts.csv", "clean.py"), ("numpy", "pyarrow")
+    )
+
+
+@cache
+def pool_version() -> str:
+    """Returns a hash of what the choice of duplicates and held-out works depends on."""
+    return _version(
+        (
+            "database.py",
+            "decontaminate.py",
+            "dedup.py",
+            "licenses.py",
+            "ngrams.py",
+            "pool.py",
+            "sketch.py",
+            "stages.py",
+        ),
+        ("duckdb", "numpy", "pyarrow"),
+    )
+
+
+def _version(files: tuple[str, ...], libraries: tuple[str, ...]) -> str:
+    paths = sorted(path for name in files for path in (_HERE.glob(name) if "*" in name else [_HERE / name]))
+    hashes = {path.relative_to(_HERE).as_posix(): sha256_file(path) for path in paths}
+    return short_hash([hashes, sha256_file(Path(schema.__file__)), library_versions(*libraries), sys.version_info[:2]])

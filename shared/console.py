@@ -84,7 +84,13 @@ GOES_ON = "stopped; what was finished is kept, and the same command goes on from
 
 def run_command(main: Callable[[], int | None], when_stopped: str = GOES_ON) -> Never:
     """Runs a command's main and exits with the code its outcome deserves; no traceback for what a person can repair."""
-    signal.signal(signal.SIGTERM, _leave_on_sigterm)
+    terminated: list[int] = []
+
+    def leave(signum: int, frame: FrameType | None) -> Never:
+        terminated.append(signum)
+        sys.exit(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -93,6 +99,11 @@ def run_command(main: Callable[[], int | None], when_stopped: str = GOES_ON) -> 
     except KeyboardInterrupt:
         say(f"\n{when_stopped}")
         code = EXIT_INTERRUPTED
+    except RuntimeError as error:
+        if "Query interrupted" not in str(error):  # how DuckDB passes on the signal that stopped it
+            raise
+        say(f"\n{when_stopped}")
+        code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -128,7 +139,3 @@ def _report(error: UserError) -> int:
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     return error.exit_code
-
-
-def _leave_on_sigterm(signum: int, frame: FrameType | None) -> Never:
-    sys.exit(EXIT_TERMINATED)

@@ -29,7 +29,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no file'}", "name a file, new or to be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{socket.gethostname()[:20]}-{os.getpid()}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

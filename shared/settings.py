@@ -19,7 +19,8 @@ AnySettings = TypeVar("AnySettings", bound=BaseModel)
 PIPELINES_FILE = Path(__file__).resolve().parent.parent / "pipelines.yaml"
 # The sections of pipelines.yaml. Each package reads its own, and knows a misspelt one from a neighbour's.
 SECTIONS = (
-    *("default_profile", "profiles", "sources", "label_sets", "cleaning", "classifier", "grading", "mix"),  # curation
+    *("default_profile", "profiles", "sources", "label_sets", "evaluations"),  # curation
+    *("fetching", "cleaning", "dedup", "classifier", "grading", "mix", "executor"),
     *("tokenizer", "recipe", "loop", "models"),  # training
     "pipelines",
 )
