@@ -12,6 +12,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not slurm" -n 2
 
 test-all: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,cluster]"
 	$(BIN)/python -m pytest
 
 check: $(READY)

@@ -16,7 +16,7 @@ from curation.outputs import REJECTED_SCHEMA
 from curation.pool import ACCOUNT
 from curation.reasons import NOT_OPEN, QUOTES_VAL
 from shared.console import UserError
-from shared.manifest import RUN_RECORD, Manifest, read_manifest, shard_paths
+from shared.manifest import Manifest, read_manifest, shard_paths
 
 COMPOSITION_SQL = Path(__file__).with_name("composition.sql")
 _KINDS = ("documents", "verdicts", "scored", "index", "rejected", "evaluations", "val_ngrams")
@@ -46,7 +46,7 @@ def pool_files(manifest_path: Path) -> dict[str, list[Path]]:
     shards = next(path.parent for paths in shard_paths(manifest_path, manifest).values() for path in paths)
     again = f"the command that made {manifest_path} makes it again; run.json beside the shards holds it"
     try:
-        data = Path(json.loads((shards / RUN_RECORD).read_bytes())["data_dir"])
+        data = shards.parent.parent  # of shards.MixPlace, wherever it was moved to
         account = json.loads((data / "pools" / manifest.pool_hash / ACCOUNT).read_bytes())
         files = {kind: [data / name for name in account[kind]] for kind in _KINDS}
     except (OSError, ValueError, KeyError, TypeError):

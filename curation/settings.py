@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from shared.console import UserError, nearest
-from shared.settings import Settings, pipelines_flag, read_section
+from shared.settings import Settings, pipelines_flag, read_section, validated
 
 LOCAL_FILES = "local/files"  # the source that --local-files adds
 OWN_READERS = ("starter", "school_readers", "adult_books", "picture_books")  # of label sets that are sources
 Share = Annotated[float, Field(ge=0, le=1)]
+Shares = dict[Literal["source", "genre", "subject"], dict[str, Share]]  # by the values of a column
 
 
 class SourceSettings(Settings):
@@ -199,12 +200,8 @@ class MixSettings(Settings):
     seed: int = Field(0, ge=0, description="another seed takes other documents of each part")
     max_repeats: int = Field(1, ge=1, le=16, description="how often a document may stand in the mix; needs --words")
     licenses: Literal["any", "open"] = Field("any", description="open: no non-commercial and no unknown licences")
-    caps: dict[Literal["source", "genre", "subject"], dict[str, Share]] = Field(
-        {}, description="largest share of a part's words: {genre: {verse: 0.03}}"
-    )
-    floors: dict[Literal["source", "genre", "subject"], dict[str, Share]] = Field(
-        {}, description="smallest share of a part's words"
-    )
+    caps: Shares = Field({}, description="largest share of a part's words: {genre: {verse: 0.03}}")
+    floors: Shares = Field({}, description="smallest share of a part's words")
     shard_words: int = Field(4_000_000, ge=10_000, description="words in a shard")
 
     @model_validator(mode="after")
@@ -239,6 +236,8 @@ class ProfileSettings(Settings):
     sources: list[str] = Field(min_length=1)
     labels: list[str] = Field(min_length=1, description="label sets its classifier is trained on and measured with")
     evaluations: list[str] = Field([], description="test sets no passage of which may stand in the corpus")
+    caps: Shares = Field({}, description="of its mixes, beside mix.caps")
+    floors: Shares = Field({}, description="of its mixes, beside mix.floors")
     lr: float | None = Field(
         None, gt=0, description="of its classifier, in place of classifier.lr: few labels need more"
     )
@@ -358,5 +357,13 @@ def profile_settings(content: CurationFile, profile: str, local_files: Path | No
         dedup=content.dedup,
         classifier=content.classifier.model_copy(update=chosen.model_dump(include={"lr", "epoch"}, exclude_none=True)),
         grading=content.grading,
-        mix=content.mix,
+        mix=validated(MixSettings, _mix_of(chosen, content.mix), f"profile {profile}"),
     )
+
+
+def _mix_of(profile: ProfileSettings, mix: MixSettings) -> dict[str, Any]:
+    """Returns the settings of a profile's mixes: those of all, with caps and floors of its own."""
+    values = mix.model_dump()
+    for kind, own in (("caps", profile.caps), ("floors", profile.floors)):
+        values[kind] = {**values[kind], **{c: values[kind].get(c, {}) | shares for c, shares in own.items()}}
+    return values

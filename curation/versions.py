@@ -78,6 +78,7 @@ def pool_version() -> str:
             "licenses.py",
             "ngrams.py",
             "pool.py",
+            "reasons.py",
             "sketch.py",
             "stages.py",
         ),

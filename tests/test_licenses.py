@@ -10,8 +10,9 @@ from shared.settings import PIPELINES_FILE
 
 def test_every_licence_in_use_is_known() -> None:
     content = read_curation_file(PIPELINES_FILE)
-    sets = [*content.sources.values(), *content.label_sets.values(), *content.evaluations.values()]
-    used = {one.license for one in sets if one.license} | set(PICTURE_BOOK_LICENSES.values())
+    used = {source.license for source in content.sources.values()} | set(PICTURE_BOOK_LICENSES.values())
+    used |= {labels.license for labels in content.label_sets.values() if labels.license}
+    used |= {evaluation.license for evaluation in content.evaluations.values()}
     assert used - {UNKNOWN} <= set(FREEST_FIRST)
     assert {"CC-BY-4.0", "CC-PDM-1.0", "CC-BY-NC-SA-3.0", "LicenseRef-BNC", UNKNOWN} <= used
 

@@ -30,6 +30,7 @@ MODULES = [
     "curation.composition",
     "curation.peek",
     "curation.verify",
+    "curation.why",
     "curation.grade",
     "curation.train_grade_classifier",
     "training.pretrain",

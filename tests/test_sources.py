@@ -190,6 +190,7 @@ def test_a_picture_book_is_one_document_with_its_own_licence(tmp_path: Path) -> 
     assert [d.text for d in kept] == ['The cow says, "Moo."\n\nThe goat is here.']
     assert kept[0].metadata["license"] == "CC-BY-NC-4.0"
     assert kept[0].metadata["title"] == "The Cow, by A. Writer"
+    assert kept[0].metadata["url"].endswith("/asp-source/blob/master/en/0001_test.md")
     assert dropped == []
 
 

@@ -20,7 +20,11 @@ _LICENSES = {
     "CC-BY-NC-SA": "CC-BY-NC-SA-4.0",
     "CC-BY-SA": "CC-BY-SA-4.0",
     "CC-0": "CC0-1.0",
-    "PUBLIC DOMAIN": "CC-PDM-1.0",
+    "PUBLIC-DOMAIN": "CC-PDM-1.0",
+}
+_HOMES = {  # where a story of each collection can be read, by its file's name
+    "textbooks/african_storybook": "https://github.com/global-asp/asp-source/blob/master/en/{name}.md",
+    "textbooks/pratham": "https://github.com/global-asp/pb-source/blob/master/en/{name}.md",
 }
 _METADATA = re.compile(r"^\* ([A-Z][A-Za-z ]{1,20}): *(.*)$", re.MULTILINE)
 
@@ -29,9 +33,10 @@ def read_picture_books(
     path: Path, source: str, settings: SourceSettings, cleaning: CleaningSettings
 ) -> Iterator[Document]:
     """Yields the stories of a file, each of them whole unless it is longer than a document may be."""
+    home = _HOMES.get(source)
     for name, markdown in _stories(path):
         facts = dict(_METADATA.findall(markdown))
-        license = facts.get("License", "").strip("[] ").upper()
+        license = facts.get("License", "").strip("[] ").upper().replace(" ", "-")
         heading, _, body = _METADATA.sub("", markdown).partition("\n")
         title = heading.lstrip("# ").strip() + _by(facts)
         pages = re.split(r"^##.*$", body, flags=re.MULTILINE)
@@ -46,6 +51,7 @@ def read_picture_books(
                 str(i),
                 "\n\n".join(document),
                 title=title,
+                url=home.format(name=name) if home else None,
                 license=_LICENSES.get(license, "unknown"),
             )
 
