@@ -24,16 +24,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from datatrove.data import Document
 
 from curation.clean import repair, why_rejected
+from curation.decontaminate import NgramIndex
 from curation.documents import is_dropped
 from curation.grade_classifier import classifier_line
 from curation.grading import Scorer
 from curation.labels import ensure_classifier
 from curation.normalise import genre_of
+from curation.pii import mask
 from curation.readability import flesch_kincaid_grade, read_syllables
 from curation.settings import profile_settings, read_curation_file
+from curation.sketch import sketch_documents
 from curation.sources import READERS
 from curation.sources.gutenberg import gutenberg_books
 from curation.stages import pull_sources
+from curation.subjects import subject_of
 from shared.console import table
 from shared.settings import PIPELINES_FILE
 
@@ -96,11 +100,17 @@ def main() -> None:
         works = [document.metadata["work"] for document in documents]
         total = megabytes(texts)
         repaired = measure("ours: repair", lambda: [repair(text) for text in texts], total)
+        measure("ours: mask", lambda: [mask(text) for text in repaired], total)
         measure("ours: rules", lambda: [why_rejected(text, settings.cleaning) for text in repaired], total)
+        drafts = [Document(text=t, id=d.id, metadata=d.metadata) for t, d in zip(repaired, documents, strict=True)]
+        measure("ours: sketch", lambda: sketch_documents(drafts), total)
+        index = NgramIndex.build({"itself": repaired[:200]})
+        measure("ours: decontaminate", lambda: index.find_all(repaired), total)
         ours = measure("ours: Flesch-Kincaid", lambda: [flesch_kincaid_grade(text) for text in repaired], total)
         measure("ours: genre", lambda: [genre_of(text) for text in repaired], total)
         measure("ours: classifier, in batches", lambda: scorer.classifier.predict(repaired, works), total)
         measure("ours: grading, whole", lambda: scorer.grade_texts(repaired, works), total)
+        measure("ours: subject", lambda: [subject_of(text) for text in repaired], total)
 
         from datatrove.pipeline.dedup import MinhashDedupSignature
         from datatrove.pipeline.filters import GopherQualityFilter
@@ -140,10 +150,16 @@ def main() -> None:
     print(table([[name, round(speed, 2)] for name, speed in rows], ["stage", "MB/s a core"]))
     ratio = speeds["ours: Flesch-Kincaid"] / speeds["textstat: Flesch-Kincaid"]
     print(f"\nFlesch-Kincaid: {ratio:.1f}x textstat, the same grades on {len(texts):,} documents ({total:.1f} MB)")
-    whole = 1 / sum(1 / speeds[f"ours: {s}"] for s in ("read and cut", "repair", "rules", "grading, whole"))
+    reading, scoring = (
+        1 / sum(1 / speeds[f"ours: {name}"] for name in names)
+        for names in (
+            ("read and cut", "repair", "mask", "rules", "sketch"),
+            ("decontaminate", "genre", "grading, whole", "subject"),
+        )
+    )
     stock = [speed for name, speed in rows if not name.startswith("ours")]
     chain = f"{1 / sum(1 / speed for speed in stock):.2f}" if len(stock) == 4 else "not measured without spaCy"
-    print(f"read, clean and grade: {whole:.2f} MB/s a core; the stock chain: {chain}")
+    print(f"stage read: {reading:.2f} MB/s a core, stage score: {scoring:.2f}; the stock chain: {chain}")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main() -> int:
         attempt += 1
         if replaces:
             shutil.copytree(work / "earlier", folder)
-            for cached in ("scored", "pools"):  # so that there is more than one stage left to strike in
+            for cached in ("documents", "scored", "pools"):  # so that there is more than one stage left to strike in
                 shutil.rmtree(folder / "data" / cached)
         moment = moments.uniform(0.1, seconds)
         process = subprocess.Popen(

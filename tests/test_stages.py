@@ -20,6 +20,7 @@ from curation.reasons import by_stage, stage_of
 from curation.settings import SourceSettings
 from shared.manifest import read_manifest
 from tests.planted import BLIMP, Planted, ngrams, planted_mix, planted_rows, rejected, story  # noqa: F401
+from tests.slurm_cluster import slurm_cluster, why_not
 
 
 @pytest.fixture
@@ -127,6 +128,24 @@ def test_workers_change_no_byte(planted: Planted, tmp_path: Path) -> None:
     other = Planted(tmp_path, planted.upstream)
     shutil.copytree(planted.data / "models", other.data / "models")
     other.make("--workers", 3)
+    assert other.bytes() == planted.bytes()
+
+
+@pytest.mark.ray
+def test_ray_changes_no_byte(planted: Planted, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    other = Planted(tmp_path, planted.upstream)
+    other.make("--executor", "ray")
+    assert other.bytes() == planted.bytes()
+
+
+@pytest.mark.slurm
+def test_slurm_changes_no_byte(planted: Planted, tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(f"no Slurm: {reason}")
+    other = Planted(tmp_path, planted.upstream)
+    with slurm_cluster():
+        other.make("--executor", "slurm")
     assert other.bytes() == planted.bytes()
 
 
