@@ -20,6 +20,7 @@ from curation.database import open_duckdb
 from curation.licenses import rank
 from curation.settings import DedupSettings
 from curation.sketch import NO_PARAGRAPH
+from shared.console import UserError
 from shared.schema import SCHEMA
 
 MIN_REPEATED = 3  # fingerprints of a document or a long paragraph: fewer may be a saying
@@ -96,6 +97,12 @@ def _rank_documents(database: duckdb.DuckDBPyConnection, sources: list[str], pat
         FROM numbered
         """
     )
+    again = "SELECT source, doc_id FROM documents GROUP BY ALL HAVING count(*) > 1 ORDER BY doc_id LIMIT 1"
+    for source, doc_id in database.execute(again).fetchall():
+        raise UserError(
+            f"source {source} has two documents {doc_id}: names of its files or rows are not different",
+            f"rename one, or change the mirror of {source} in pipelines.yaml: verdicts go by names",
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ class _Rows:
         return cls(columns[0], tuple(columns[1:]))
 
     def __getitem__(self, doc: int) -> tuple[NDArray[np.signedinteger], ...]:
-        start, end = np.searchsorted(self.docs, [doc, doc + 1])
+        bounds = np.array([doc, doc + 1], self.docs.dtype)  # of another type, all docs would be copied to it
+        start, end = np.searchsorted(self.docs, bounds)
         return tuple(column[start:end] for column in self.columns)
 
 

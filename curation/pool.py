@@ -79,7 +79,8 @@ class HoldOutTask:
         documents = documents.append_column("split", pa.array(choose_val(documents)))
         write_parquet(documents, self.index)
         write_parquet(duplicates.cast(REJECTED_SCHEMA), self.duplicates)
-        val = pc.field("doc_id").isin(documents.filter(pc.field("split") == "val")["doc_id"])
+        held = documents.filter(pc.field("split") == "val")["doc_id"]
+        val = pc.field("doc_id").isin(held.combine_chunks())  # of no chunks, its type would be unknown
         paths = [task.scored for source in self.sources for task in source.score]
         texts = (text for path in paths for text in pq.read_table(path, filters=val)["text"].to_pylist())
         NgramIndex.build({"val": texts}).save(self.val_ngrams)
@@ -150,7 +151,7 @@ class Pool:
     documents: pa.Table
     documents_in: dict[str, int]
     dropped: dict[str, dict[str, int]]  # source -> reason -> documents
-    edited: dict[str, dict[str, int]]  # source -> what was masked or taken out of kept documents -> how often
+    edited: dict[str, dict[str, int]]  # source -> what was masked after reading or cut out before grading -> how often
 
     @property
     def train(self) -> pa.Table:

@@ -121,7 +121,12 @@ def _parts(url: str) -> list[str]:
 
 
 def _listed(folder: Path, paths: Iterable[Path]) -> Pulled:
-    return Pulled([SourceFile(p.relative_to(folder).as_posix(), p, sha256_file(p)) for p in paths], [])
+    files = []
+    for path in paths:
+        if not (name := path.relative_to(folder).as_posix()).isprintable():
+            raise UserError(f"{name!a} in {folder} has a name that cannot be written down", "rename it")
+        files.append(SourceFile(name, path, sha256_file(path)))
+    return Pulled(files, [])
 
 
 def _local_files(source: SourceSettings) -> Pulled:
@@ -136,9 +141,6 @@ def _local_files(source: SourceSettings) -> Pulled:
     paths = [p for p in there if p.name.lower().endswith(SUFFIXES)]
     if not paths:
         raise UserError(f"{folder} holds no text", f"put {', '.join(SUFFIXES)} files there")
-    for path in paths:
-        if not path.as_posix().isprintable():
-            raise UserError(f"{path.as_posix()!a} has a name that cannot be written down", "rename it")
     if others := sorted({p.suffix or p.name for p in there} - {p.suffix for p in paths}):
         say(f"note: {len(there) - len(paths)} files of other kinds are left out: {', '.join(others[:8])}")
     return _listed(folder, paths)

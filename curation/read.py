@@ -73,7 +73,7 @@ def make_read_tasks(
     bundles: list[list[FilePart]] = []
     room = 0
     for part, size in (sized for file in files for sized in _parts(file, settings, task_bytes)):
-        if size > room:
+        if size > room or not bundles:
             bundles.append([])
             room = task_bytes
         bundles[-1].append(part)

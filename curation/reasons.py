@@ -10,7 +10,7 @@ REPEATS = {  # of dedup.py; what stands behind each names another document
     "duplicate": "its words are those of {detail}",
     "near_duplicate": "most of its wording is that of {detail}",
     "repeated_passages": "most of its passages stand in other documents, most of them in {detail}",
-    "repeated_paragraphs": "without the paragraphs that stand in others, as in {detail}, too few words are left",
+    "repeated_paragraphs": "without the paragraphs that stand in others, as in {detail}, too little is left",
 }
 QUOTES_VAL, NOT_OPEN = "contaminated:val", "license"
 LATER = {

@@ -9,15 +9,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from curation.decontaminate import NgramIndex
-from curation.dedup import remove_paragraphs
+from curation.dedup import VERDICT_SCHEMA, remove_paragraphs
 from curation.documents import drop, is_dropped, rejected_row
 from curation.grading import Scorer
 from curation.normalise import genre_of
@@ -57,7 +60,14 @@ class ScoreTask:
         return self.verdicts.is_file() and self.outputs.are_whole()
 
     def _hash(self) -> str:
-        return short_hash([self.key, sha256_file(self.verdicts)])
+        stands = self.verdicts.stat()
+        return short_hash([self.key, _hash_of(self.verdicts, stands.st_size, stands.st_mtime_ns)])
+
+
+@lru_cache(maxsize=256)
+def _hash_of(verdicts: Path, size: int, mtime_ns: int) -> str:
+    """Returns the hash of a source's verdicts, read once for all its tasks."""
+    return sha256_file(verdicts)
 
 
 def score_pipeline(
@@ -83,21 +93,35 @@ class KeptDocuments(PipelineStep):
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         task = self.tasks[rank]
-        verdicts = {row["doc_id"]: row for row in pq.read_table(task.verdicts).to_pylist()}
+        verdicts = {row["doc_id"]: row for row in _verdicts(task).to_pylist()}
         for batch in pq.ParquetFile(task.documents).iter_batches(batch_size=BATCH_DOCUMENTS):
             for row in batch.to_pylist():
                 document = Document(text=row.pop("text"), id=row.pop("doc_id"), metadata=row)
                 if verdict := verdicts.get(document.id):
+                    n_before = len(document.text.split())
                     if verdict["paragraphs"]:
                         document.metadata[REMOVED] = len(verdict["paragraphs"])
                         document.text = remove_paragraphs(document.text, verdict["paragraphs"])
+                    n_left = len(document.text.split())
+                    is_torso = verdict["kept_doc_id"] is not None and n_left < LEAST_LEFT * n_before
                     if verdict["reason"]:
                         drop(document, verdict["reason"], verdict["kept_doc_id"])
-                    elif len(document.text.split()) < self.min_words:
+                    elif n_left < self.min_words or is_torso:
                         drop(document, "repeated_paragraphs", verdict["kept_doc_id"])
                 yield document
 
 
+def _verdicts(task: ScoreTask) -> pa.Table:
+    """Returns the verdicts on a task's own documents; a large source has many times more."""
+    mine = pq.read_table(task.documents, columns=["doc_id"])["doc_id"].combine_chunks()
+    if not len(mine):
+        return VERDICT_SCHEMA.empty_table()
+    first, last = pc.min(mine), pc.max(mine)
+    doc_id = pc.field("doc_id")
+    return pq.read_table(task.verdicts, filters=(doc_id >= first) & (doc_id <= last) & doc_id.isin(mine))
+
+
+LEAST_LEFT = 0.5  # of the words of a document: questions without their story are no text; a page without its menu is
 REMOVED = "removed"  # metadata key: how many paragraphs of a document stand elsewhere
 
 

@@ -212,8 +212,8 @@ class MixSettings(Settings):
             if sum(floors.values()) > 1:
                 raise ValueError(f"floors by {column} sum to more than 1")
             for value, floor in floors.items():
-                if floor > self.caps.get(column, {}).get(value, 1):
-                    raise ValueError(f"floor of {column} {value} is above its cap")
+                if floor >= self.caps.get(column, {}).get(value, 2):
+                    raise ValueError(f"floor of {column} {value} is not below its cap: no mix could be between them")
         return self
 
 

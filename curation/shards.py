@@ -6,6 +6,7 @@ names. Afterwards the old shards are swept.
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from curation.licenses import needs_attribution
 from curation.mix import MixPlan, document_key
 from curation.pool import Pool
 from curation.settings import CurationSettings
+from curation.versions import mix_version
 from shared.console import UserError
 from shared.files import TEMPORARY_PREFIX, sha256_file, short_hash, sync_folder, write_text, written_whole
 from shared.manifest import (
@@ -58,9 +60,16 @@ class MixPlace:
         return self.shards / RUN_RECORD
 
     def record(self, data_dir: Path) -> dict[str, str]:
-        """Returns what run.json says of this place: the manifest, from the shards' folder, and the data folder."""
+        """Returns what run.json says of this place: the manifest, from the shards' folder, data folder and code."""
         manifest = os.path.relpath(self.manifest.resolve(), self.shards.resolve())
-        return {"manifest": manifest, "data_dir": str(data_dir.resolve())}
+        return {"manifest": manifest, "data_dir": str(data_dir.resolve()), "code": mix_version()}
+
+    def is_of_this_code(self) -> bool:
+        """Does run.json say that the code of mixes was the same?"""
+        try:
+            return bool(json.loads(self.run_record.read_bytes())["code"] == mix_version())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
 
 def check_place(place: MixPlace) -> None:
@@ -73,7 +82,7 @@ def check_place(place: MixPlace) -> None:
 
 
 def standing_mix(place: MixPlace, settings: CurationSettings, pool: Pool) -> Manifest | None:
-    """Returns the manifest that stands if it was made from the same settings and pool, and its shards are whole."""
+    """Returns the manifest that stands if settings, pool and code were the same, and its shards are whole."""
     try:
         manifest = read_manifest(place.manifest)
     except UserError:
@@ -85,7 +94,7 @@ def standing_mix(place: MixPlace, settings: CurationSettings, pool: Pool) -> Man
     if any((root / entry.path).resolve().parent != place.shards.resolve() for entry in entries):
         return None  # made with another --data-dir
     are_whole = all((root / e.path).is_file() and sha256_file(root / e.path) == e.sha256 for e in entries)
-    return manifest if are_whole and place.run_record.is_file() else None
+    return manifest if are_whole and place.is_of_this_code() else None
 
 
 def settings_hash(settings: CurationSettings) -> str:

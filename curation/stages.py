@@ -37,7 +37,7 @@ def pull_sources(
 ) -> tuple[Files, list[str]]:
     """Returns the files of every source, label set and evaluation, and the names of what is missing.
 
-    Raises UserError where a mirror has none of the sources.
+    Raises UserError where there is no source to be had: not in the mirror, nor anywhere else.
     """
     sources = settings.sources | settings.label_sources
     mirrored = [name for name, source in sources.items() if source.mirror]
@@ -53,8 +53,11 @@ def pull_sources(
         missing += pulled[name].missing
     for name, evaluation in settings.evaluations.items():
         pulled[name] = pull_files(name, evaluation, mirror, raw_folder, limits)
-        missing += pulled[name].missing
+        missing += [f"evaluation {line} (the corpus is not cleared of it)" for line in pulled[name].missing]
     warn_of_missing(missing)
+    if settings.sources and not any(pulled[name].files for name in settings.sources):
+        hint = "read local copies with --mirror DIR (GRADED_MIRROR), or add a folder of text with --local-files DIR"
+        raise UserError(f"no source of profile {settings.profile} has any file", hint)
     return {name: source.files for name, source in pulled.items()}, missing
 
 
@@ -66,7 +69,9 @@ def ensure_evaluations(settings: CurationSettings, files: Files, folder: Path) -
     readers = [name for name in settings.label_sources if settings.labels[name].reader == "school_readers"]
     inputs = {name: [(file.name, file.sha256) for file in files[name]] for name in (*settings.evaluations, *readers)}
     recorded = {name: evaluation.recorded() for name, evaluation in settings.evaluations.items()}
-    path = folder / f"{short_hash([recorded, inputs, settings.classifier.n_folds, evaluations_version()])}.npz"
+    books = {name: settings.label_sources[name].recorded() for name in readers}
+    reading = [books, settings.cleaning.model_dump(), settings.classifier.n_folds]
+    path = folder / f"{short_hash([recorded, inputs, reading, evaluations_version()])}.npz"
     if path.is_file():
         return path
     texts = {name: _evaluation_texts(name, settings, files) for name in settings.evaluations}

@@ -10,16 +10,26 @@ from shared.run_record import library_versions
 
 _HERE = Path(__file__).parent
 _CLEANING = ("clean.py", "normalise.py", "pii.py", "repetition.py", "documents.py", "outputs.py")
-_LABELS = ("sources/gutenberg.py", "sources/gutenberg_books.csv", "sources/picture_books.py", "sources/starter.py")
-# Beside the module named like it, what a reader calls.
+_BOOKS = ("sources/gutenberg.py", "sources/gutenberg_books.csv", "readability.py", "syllables.txt.gz")
+_LABELS = (*_BOOKS, "sources/picture_books.py", "sources/starter.py")
+# Beside the module named like it, what a reader calls, and the libraries that those call (tests/test_pipeline.py).
 _CALLED = {
-    "gutenberg": ("sources/gutenberg_books.csv",),
-    "babylm": ("sources/talk.py", "sources/restore.py", "sources/wikipedia.py", "sources/works.py", "sources/rows.py"),
+    "gutenberg": _BOOKS,
+    "babylm": (
+        "sources/talk.py", "sources/restore.py", "sources/wikipedia.py", "sources/works.py", "sources/rows.py",
+        "readability.py", "syllables.txt.gz",
+    ),
     "local_files": ("sources/rows.py",),
-    "openstax": ("sources/cnxml.py", "sources/mathml.py", "set_files.py"),
-    "quizzes": ("sources/quiz_*.py", "sources/rows.py", "set_files.py"),
-    "web": ("extraction.py", "sources/gutenberg.py"),
+    "openstax": ("sources/cnxml.py", "sources/mathml.py", "sources/rows.py"),
+    "quizzes": ("sources/quiz_*.py", "set_files.py"),
+    "web": ("extraction.py", *_BOOKS),
     "wikipedia": ("sources/works.py", "sources/rows.py"),
+}  # fmt: skip
+_LIBRARIES = {
+    "gutenberg": ("pyphen",),
+    "babylm": ("pyphen",),
+    "quizzes": ("openpyxl",),
+    "web": ("trafilatura", "justext", "warcio", "lz4", "pyphen"),
 }
 _GRADING = (
     "grade_classifier.py", "grading.py", "label_sets.py", "labels.py", "normalise.py", "readability.py", "set_files.py",
@@ -32,14 +42,13 @@ _CLEANING_LIBRARIES = ("ftfy", "numpy", "orjson", "pyarrow", "py3langid", "wordf
 def reading_version(reader: str) -> str:
     """Returns a hash of what the documents of a reader depend on: its module, cleaning, sketches."""
     files = (f"sources/{reader}.py", *_CALLED.get(reader, ()), *_CLEANING, "read.py", "sketch.py", "ngrams.py")
-    web = ("trafilatura", "warcio") if reader == "web" else ()
-    return _version(files, (*_CLEANING_LIBRARIES, "lxml", "rensa", *web))
+    return _version(files, (*_CLEANING_LIBRARIES, "lxml", "rensa", *_LIBRARIES.get(reader, ())))
 
 
 @cache
 def grading_version() -> str:
     """Returns a hash of what grades depend on, from the labelled texts on."""
-    return _version((*_CLEANING, *_LABELS, *_GRADING), (*_CLEANING_LIBRARIES, "fasttext", "pyphen"))
+    return _version((*_CLEANING, *_LABELS, *_GRADING), (*_CLEANING_LIBRARIES, "fasttext", "openpyxl", "pyphen"))
 
 
 @cache
@@ -48,14 +57,16 @@ def evaluations_version() -> str:
     return _version(
         (
             "decontaminate.py",
+            "documents.py",
             "evaluations.py",
             "label_sets.py",
+            "labels.py",
             "ngrams.py",
             "set_files.py",
             "sources/quiz_*.py",
             *_LABELS,
         ),
-        ("numpy", "openpyxl", "orjson"),
+        ("numpy", "openpyxl", "orjson", "pyarrow", "pyphen"),
     )
 
 
@@ -63,7 +74,8 @@ def evaluations_version() -> str:
 def scoring_version() -> str:
     """Returns a hash of what the scored documents depend on, besides reading and grading."""
     return _version(
-        ("score.py", "decontaminate.py", "ngrams.py", "subjects.py", "concepts.csv", "clean.py"), ("numpy", "pyarrow")
+        ("score.py", "decontaminate.py", "dedup.py", "ngrams.py", "subjects.py", "concepts.csv", "clean.py"),
+        ("numpy", "pyarrow"),
     )
 
 
@@ -84,6 +96,12 @@ def pool_version() -> str:
         ),
         ("duckdb", "numpy", "pyarrow"),
     )
+
+
+@cache
+def mix_version() -> str:
+    """Returns a hash of what a mix of a pool depends on, besides its settings."""
+    return _version(("database.py", "mix.py", "shards.py"), ("duckdb", "numpy", "pyarrow"))
 
 
 def _version(files: tuple[str, ...], libraries: tuple[str, ...]) -> str:

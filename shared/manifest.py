@@ -72,7 +72,8 @@ class Manifest(_Entry):
     inputs: dict[str, InputEntry]
     documents_in: dict[str, int]  # by source, before anything was dropped: in = kept in the pool + sum of dropped
     dropped: dict[str, dict[str, int]]  # source -> reason -> documents
-    edited: dict[str, dict[str, int]] = {}  # source -> what was masked or removed inside kept documents -> how often
+    # source -> what was masked in documents that reading kept, or cut out of those that were graded -> how often
+    edited: dict[str, dict[str, int]] = {}
     licenses: dict[str, int] = {}  # licence -> train words
     missing: list[str]
     splits: dict[Literal["train", "val"], list[ShardEntry]]

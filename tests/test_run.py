@@ -382,7 +382,7 @@ WRONG_YAML = {
     "out of range": (("mix", "grade_ratio", 1.7), "mix.grade_ratio 1.7", "at most 0.9"),
     "unknown source": (("profiles", "starter", "sources", ["starter/pasages"]), "unknown source starter/pasages", "did you mean starter/passages?"),
     "unknown section": (("minx", {}), "minx is not a setting", "did you mean mix?"),
-    "floor above cap": (("mix", "floors", {"genre": {"verse": 0.5}}), "floor of genre verse is above its cap", ""),
+    "floor above cap": (("mix", "floors", {"genre": {"verse": 0.5}}), "floor of genre verse is not below its cap", ""),
 }  # fmt: skip
 
 
