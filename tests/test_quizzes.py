@@ -240,6 +240,26 @@ def test_what_needs_a_picture_is_left_out_and_what_does_not_is_kept(tmp_path: Pa
     assert dropped == {"needs_picture": 2}
 
 
+def test_names_and_spaces_that_a_set_lost_are_put_back_or_the_item_is_left_out(tmp_path: Path) -> None:
+    hole = "Marsh wrens eat flies. The shape of the 's beak helps. The  digs, and so the are fed. They nest in the reeds by the lake, and they sing there all day long in spring.\n"
+    facts = {**SCIENCEQA, "question": "What do they eat?", "choices": ["flies from 20meters away"], "answer": 0}
+    items = {
+        "named": {**facts, "hint": f"{hole}Figure: marsh wren."},
+        "nameless": {**facts, "hint": hole},
+        "pointing": {**facts, "hint": "", "question": "Select the time shown by this clock."},
+    }
+    kept, dropped = read("scienceqa", lines(tmp_path / "problems.json", [items]))
+    assert dropped == {"needs_picture": 2}
+    assert "the marsh wren's beak helps. The marsh wren digs, and so the marsh wren are fed." in kept[0].text
+    assert "20 meters away" in kept[0].text
+
+
+def test_several_answers_are_told_in_words(tmp_path: Path) -> None:
+    several = ASDIV.replace("<Answer>", "<Answer>6 (kg); 12 (kg); ", 1)
+    (item,) = QUIZ_SETS["asdiv"](lines(tmp_path / "ASDiv.xml", [several]))
+    assert item.answer.startswith("6 kg, 12 kg and ") and "(" not in item.answer
+
+
 def test_a_story_stands_before_its_questions_whatever_form_it_came_in(tmp_path: Path) -> None:
     (tmp_path / "mc9.train.tsv").write_text(TSV)
     (tmp_path / "mc9.train.ans").write_text("A\tB\n")
@@ -330,6 +350,8 @@ def test_phrasings_are_safe_where_grammar_is_not() -> None:
         return " / ".join(phrasings(QuizItem("1", question, answer, choices or (answer,), story=story)))
 
     assert "The answer is The" not in said("Why is it dark?", "The lamp is out.", "The lamp is out.", "It is noon.")
+    assert said("All of these burn EXCEPT:", "stone") == "All of these burn except this: stone."
+    assert all("bee" in s for s in said("Select the bird.", "robin", "robin", "bee").split(" / "))
     assert said("Polar bears live in what?", "snow") == "Polar bears live in snow."
     assert "of which" in said("It feeds on plants and animals of which of the following?", "the sea")
     assert "not water" not in said("All of these burn except", "stone", "stone", "water")
@@ -359,7 +381,7 @@ def test_tables_become_sentences() -> None:
         ("fairytaleqa", 1300, {"repeated_item": 1}),
         ("gsm8k", 4800, {}),
         ("mctest", 370, {}),
-        ("scienceqa", 150, {"evaluation_split": 577, "needs_picture": 379}),
+        ("scienceqa", 150, {"evaluation_split": 577, "needs_picture": 380}),
     ],
 )
 def test_real_sets_are_read_whole(mirror: Path, set_name: str, n_documents: int, n_dropped: dict[str, int]) -> None:

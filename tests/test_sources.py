@@ -174,6 +174,56 @@ def test_syllables_printed_apart_are_joined_only_in_primers(tmp_path: Path) -> N
     assert "sea-shore boat" in words(kept)
 
 
+def test_the_furniture_of_a_school_book_is_left_out(tmp_path: Path) -> None:
+    pages = "".join(
+        f"The bear went home and\n\n\t{n} \tBEAR SERIES.\nslept all winter long in hole {n}.\n\n\tFIRST READER. \t{n + 1}\n"
+        for n in range(20, 44, 2)
+    )
+    words_to_learn = (
+        "dis as'trous, causing great loss.\n\nkeels, timbers of a boat.\n\nThe boy's boat, and mine, were old.\n\n"
+    )
+    items = "1. The first bell rang at\nnine.\n2. The second bell rang.\n\nCrown 8vo. Cloth. Price 60 cents.\n\n"
+    lesson = f"{words_to_learn}{PROSE}{pages}{items}DEFINITIONS.--Bell, a thing that rings.\n\n"
+    notes = "Transcriber\u2019s Note\n\nObvious errors on page 36 were repaired.\n\n*** END"
+    text = BOOK.replace("THE HILL\n", f"THE HILL\n\n{lesson}").replace("*** END", notes)
+    kept, dropped = read("textbooks/readers", book(tmp_path, text))
+    said = "\n\n".join(d.text for d in kept)
+    for left_out in ("SERIES", "READER", "disastrous", "dis as", "keels", "8vo", "DEFINITIONS", "Obvious errors"):
+        assert left_out not in said, left_out
+    assert "went home and slept all winter long in hole 20.\n\nThe bear" in said
+    assert "The first bell rang at nine.\n\nThe second bell rang." in said
+    assert "The boy's boat, and mine, were old." in said
+    assert {"advertisement", "word_list"} <= {d.metadata["dropped"] for d in dropped}
+
+
+def test_who_is_interrupted_in_curly_quotes_is_heard(tmp_path: Path) -> None:
+    said = "\u201cBut I thought\u2014\u201d\n\n\u201cSo did\u2014\u2014\u201d\n\n\u201cTHE BOAT GOES DOWN\u201d\n\n"
+    song = "\u2018\u201cThe wind is up,\n\u201cThe wind is down,\n\u201cIt blows about the town,\n\u201cAnd all its hats.\u201d\u2019\n\n"
+    kept, _ = read(
+        "textbooks/novels", book(tmp_path, BOOK.replace("THE HILL\n", f"THE HILL\n\n{said}{song}"), "textbooks/novels")
+    )
+    text = "\n\n".join(d.text for d in kept)
+    assert '"But I thought\u2014"\n\n"So did\u2014\u2014"' in text and "GOES DOWN" not in text
+    assert 'down,\n"It blows about the town,\n' in text
+
+
+def test_first_words_in_capitals_are_set_as_the_book_sets_them(tmp_path: Path) -> None:
+    body = "GRAY MOUSE AND THE BIRD met where Gray Mouse lives. I saw the bird there. THE END of it was good."
+    text = BOOK.replace("THE HILL\n", f"THE HILL\n\n{body}\n\n").replace(
+        "The little boat lay", "[Illustration: T]HE little boat lay", 1
+    )
+    kept, _ = read("textbooks/novels", book(tmp_path, text, "textbooks/novels"))
+    assert "Gray Mouse and the bird met where Gray Mouse lives. I saw the bird there. THE END of it" in words(kept)
+    assert words(kept).startswith("The little boat lay")
+
+
+def test_a_signature_ends_a_piece_and_heads_none(tmp_path: Path) -> None:
+    text = BOOK.replace("CHAPTER II", "--ANN AUTHOR.\n\nA New Piece\n\n" + PROSE * 4 + "CHAPTER II")
+    kept, _ = read("textbooks/readers", book(tmp_path, text))
+    assert kept[0].text.endswith("--ANN AUTHOR.")
+    assert not any("AUTHOR" in str(d.metadata["title"]) for d in kept)
+
+
 def test_every_book_has_a_source_and_a_number_of_its_own() -> None:
     books = gutenberg_books()
     assert {b.source for b in books} == {n for n, s in SOURCES.items() if s.reader == "gutenberg"}

@@ -70,6 +70,17 @@ class Archive:
         return path
 
 
+def test_a_heap_of_lines_is_its_sentences() -> None:
+    story = ["The hen is on the bed.", "Is it under the bed?", "Here it is!"]
+    heap = "\n".join(
+        ["More languages...", "en", "sw", "Ann Author", story[0], "sw", story[1], "Booklet PDF", story[2], "Hair"]
+    )
+    kept, left_out = page_paragraphs([heap])
+    assert kept == ["More languages...", *story]
+    assert left_out["boilerplate"] == ["en", "sw", "Ann Author", "sw", "Booklet PDF", "Hair"]
+    assert page_paragraphs(["The wind", "is up.", "The wind is", "down."])[0] == ["is up.", "The wind is", "down."]
+
+
 def test_a_page_is_its_text_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     path = tmp_path / "site" / "boat.html"

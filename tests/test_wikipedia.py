@@ -47,6 +47,16 @@ def test_an_extracted_article_keeps_its_paragraphs_title_and_address(tmp_path: P
     assert stub.metadata[REASON] == "stub"
 
 
+def test_two_sentences_are_a_stub_of_the_standard_wikipedia_only(tmp_path: Path) -> None:
+    body = "Lymantria is a moth of the family of tussock moths. It lives on a few hills in the far south of the island."
+    doc = _doc(7, "Lymantria", body)
+    simple = doc.replace('url="?curid=7"', 'url="https://simple.wikipedia.org/wiki/Lymantria"')
+    (tmp_path / "wiki_00").write_text(doc)
+    (tmp_path / "wiki_01").write_text(simple)
+    assert [d.metadata[REASON] for d in _read(tmp_path / "wiki_00")] == ["stub"]
+    assert [d.text for d in _read(tmp_path / "wiki_01")] == [body]
+
+
 @pytest.mark.parametrize(
     ("line", "kept"),
     [

@@ -8,6 +8,7 @@ import csv
 import gzip
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -126,6 +127,7 @@ _HEADER_ENDS = (
     re.compile(r"^[ \t]*\*{3}\s*START OF TH(?:E|IS) PROJECT GUTENBERG[^*]{0,300}\*{3}", re.MULTILINE | re.IGNORECASE),
     re.compile(r"^\*END\*? ?THE SMALL PRINT.*$", re.MULTILINE | re.IGNORECASE),
 )
+_TRANSCRIBER = re.compile(r"^\W*transcriber['\u2019]?s['\u2019]? notes?\b", re.MULTILINE | re.IGNORECASE)
 _FOOTER = re.compile(
     r"^[ \t]*(?:\*{3}\s*END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:The |This )?Project Gutenberg)",
     re.MULTILINE | re.IGNORECASE,
@@ -133,10 +135,15 @@ _FOOTER = re.compile(
 
 
 def book_body(text: str) -> str:
-    """Returns a book without Project Gutenberg's header and footer. The oldest files have only a small-print notice."""
+    """Returns a book without Project Gutenberg's header and footer. The oldest files have only a small-print notice.
+
+    A transcriber's notes go too where they end a book; at its beginning nothing says where they end.
+    """
     start = max((match.end() for end in _HEADER_ENDS for match in end.finditer(text, 0, 40_000)), default=0)
     footer = _FOOTER.search(text, start)
-    return text[start : footer.start() if footer else len(text)]
+    end = footer.start() if footer else len(text)
+    notes = _TRANSCRIBER.search(text, max(start, end - (end - start) // 20), end)
+    return text[start : notes.start() if notes else end]
 
 
 # What a transcriber added inside the text: pictures, page numbers, footnotes, marks over letters such as [=a].
@@ -144,7 +151,9 @@ _BRACKETS = re.compile(
     r"\[(?:Illustration|Footnote|Transcriber|Editor|Decoration|Music|Pg|Page|Sidenote|Blank)[^\]]{0,3000}\]",
     re.IGNORECASE,
 )
+_PICTURED_LETTER = re.compile(r"\[(?:Illustration|Decoration):? ([A-Z])\](?=[A-Z]* )")  # the first of a chapter
 _SMALL_MARKS = re.compile(r"\[(?:Pg|Page)? ?\d+\.?\]?|\{\d+\}|\[[A-Z]\]|</?[pbi]>")
+_STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _MARKED_LETTER = re.compile(r"\[[^\w\s\]]{1,2}([A-Za-z]{1,2})\]|\[([A-Za-z]{1,2})[^\w\s\]]{1,2}\]")
 _BOLD = re.compile(r"=([^=\n]{1,60})=")
 
@@ -154,6 +163,14 @@ _NAMED_HEADING = re.compile(
 )
 _LINE_END_HYPHEN = re.compile(r"(?<=[a-z])(-) (?=[a-z])(?!(?:and|or|to) )")  # "to- day" was to-day over two lines
 _PAGE_NUMBER = re.compile(r"\W*[\divxlc]{1,6}\W*|\W*\d+\W+[A-Z' .]+|[A-Z' .]+\W+\d+\W*")
+_PAGE_HEAD = re.compile(
+    r"^[ \t]*(?:\d{1,3}[ \t]+([A-Z][A-Z' .]{4,40}?)|([A-Z][A-Z' .]{4,40}?)[ \t]+\d{1,3})[ \t]*(?:\n\s*|\Z)",
+    re.MULTILINE,
+)
+_PAGES_OF_A_HEAD = 10  # a line in capitals with a number, as often as that, heads the pages of a book
+_NUMBERED_LINE = re.compile(r"\n(?=\d{1,2}\. [A-Z\"'])")
+_NUMBER = re.compile(r"^\d{1,3}\. +(?=[A-Z\"'])")
+_SIGNATURE = re.compile(r"(?:--|\u2014) ?[A-Z]")  # of whom a piece is by, under it
 _CONTENTS = re.compile(r"(?:TABLE OF )?CONTENTS|(?:LIST OF )?ILLUSTRATIONS|LIST OF CHAPTERS")
 _NO_TEXT_FOR_READERS = re.compile(
     rf"{_CONTENTS.pattern}|INDEX|ADVERTISEMENT|TRANSCRIBER|FOOTNOTES?\b|NOTES\b|ERRATA"
@@ -168,6 +185,17 @@ _SCHOOL_TEACHER_MATTER = re.compile(
     r"|EXERCISES?\b|DIACRITICAL|PRONUNCIATION|PHONIC|TABLE OF|KEY TO"
 )
 _WORD_LIST = re.compile(r"WORD LIST|VOCABULARY|GLOSSARY|SPELLING|NEW WORDS|WORDS\b|THE ALPHABET|ALPHABET")
+_PRICED = re.compile(  # what books were advertised with
+    r"\b(?:12mo|16mo|8vo|4to|per volume|postpaid)\b|\b(?:Price|Postage)\b.{0,30}(?:\$|\bcents?\b|\bnet\b|\bper vol)",
+    re.IGNORECASE,
+)
+_MAX_ADVERTISED = 400  # characters; a longer paragraph may tell of prices
+# A word explained at the head of a lesson, its accents marked: "dis as'trous, causing loss", "MYR' I AD, countless".
+_EXPLAINED = re.compile(
+    r"([A-Za-z]{1,9}(?:[ '-]+[A-Za-z]{1,9}){0,6}'[A-Za-z '-]{0,20}?)(?: \([^()]{1,30}\))?, (?=[a-z])"
+)
+_CONTRACTED = re.compile(r"'(?:s|t|ll|re|ve|d|m|em)\b")
+_EXPLAINED_TOO = re.compile(r"[a-z]+, [^.!?]{5,90}[.;]")  # beside such words: "dikes, high banks of earth."
 _BOILERPLATE = ("project gutenberg", "gutenberg.org", "gutenberg.net", "distributed proofread", " etext", " e-text")
 _BOILERPLATE_STARTS = (
     "produced by", "etext", "e-text", "transcriber's note", "scanner's note", "footnote", "the end.", "the end!",
@@ -186,14 +214,17 @@ def _why_left_out(heading: str, is_school_book: bool) -> str:
 
 def book_sections(body: str, is_school_book: bool, left_out: dict[str, list[str]]) -> Iterator[_Section]:
     """Yields the sections of a book under their headings; puts what is not running text into left_out, by reason."""
-    body = _BRACKETS.sub("", body)
+    body = _BRACKETS.sub("", _PICTURED_LETTER.sub(r"\1", body))
     if "[" in body or "{" in body or "<" in body:
         body = _MARKED_LETTER.sub(r"\1\2", _SMALL_MARKS.sub("", body))
     if "=" in body:
         body = _BOLD.sub(r"\1", body)
-    body = _joined_syllables(body.replace("_", "").replace("|", "").expandtabs(4))
+    body = body.replace("_", "").replace("|", "").translate(_STRAIGHT)
+    body = _joined_syllables(_without_page_heads(body).expandtabs(4))
+    if is_school_book:
+        body = _NUMBERED_LINE.sub("\n\n", body)
     section = _Section()
-    reason = contents = ""
+    reason = contents = why = ""
     for block in re.split(r"\n[ \t]*\n", body):
         lines = [line.rstrip() for line in block.split("\n") if line.strip()]
         if not lines:
@@ -211,21 +242,45 @@ def book_sections(body: str, is_school_book: bool, left_out: dict[str, list[str]
             continue
         if contents and len(text) > 200 and text[-1] in ".!?\"'":
             reason = contents = ""  # a contents list ends where the first paragraph stands, heading or not
-        why = reason or _why_no_text(text, lines)
+        is_explained = is_school_book and _explains_a_word(text, beside=why == "word_list")
+        why = reason or _why_no_text(text, lines) or ("word_list" if is_explained else "")
         if why:
             left_out.setdefault(why, []).append(text)
-        elif _is_verse(lines):
-            section.add("\n".join(" ".join(line.split()) for line in lines), is_verse=True)
-        else:
-            section.add(re.sub(r"^\d{1,3}\. +(?=[A-Z\"'])", "", text) if is_school_book else text, is_verse=False)
+            continue
+        is_verse = _is_verse(lines)
+        if is_verse:
+            text = "\n".join(" ".join(line.split()) for line in lines)
+        if is_school_book:
+            text = _NUMBER.sub("", text)
+        section.add(text if section.paragraphs else _without_capitals(text, body), is_verse)
+        if _is_signature(text):
+            yield section
+            section = _Section()
     if section.n_words:
         yield section
 
 
+def _without_page_heads(body: str) -> str:
+    """Returns a book without the title and number that stood at the head of each page, paragraphs over it joined."""
+    counts = Counter(match[1] or match[2] for match in _PAGE_HEAD.finditer(body))
+    heads = {head for head, n in counts.items() if n >= _PAGES_OF_A_HEAD and not _NAMED_HEADING.fullmatch(head)}
+    if not heads:
+        return body
+    pieces = [""]
+    start = 0
+    for match in _PAGE_HEAD.finditer(body):
+        if (match[1] or match[2]) in heads:
+            before = (pieces[-1] + body[start : match.start()]).rstrip()
+            goes_on = before[-1:] not in (".", "!", "?", '"', "'") and body[match.end() : match.end() + 1].islower()
+            pieces[-1:] = [before, "\n" if goes_on else "\n\n"]
+            start = match.end()
+    return "".join(pieces) + body[start:]
+
+
 def _is_heading(text: str, lines: list[str]) -> bool:
-    if len(lines) > 3 or len(text) > 100:
+    if len(lines) > 3 or len(text) > 100 or _is_signature(text):
         return False
-    if text[-1] in ",;" or '"' in text or "\u201c" in text or "\u201d" in text:
+    if text[-1] in ",;" or '"' in text:
         return False  # somebody who speaks loudly, or a speaker's name
     return text.isupper() or (len(lines) == 1 and _NAMED_HEADING.fullmatch(text) is not None)
 
@@ -233,6 +288,8 @@ def _is_heading(text: str, lines: list[str]) -> bool:
 def _why_no_text(text: str, lines: list[str]) -> str:
     """Returns the reason why a block is not running text, or ''."""
     lower = text.lower()
+    if len(text) < _MAX_ADVERTISED and _PRICED.search(text):
+        return "advertisement"
     if lower.startswith(_BOILERPLATE_STARTS) or lower == "the end" or any(words in lower for words in _BOILERPLATE):
         return "boilerplate"
     if re.search(r"[.!?]", text):
@@ -241,7 +298,40 @@ def _why_no_text(text: str, lines: list[str]) -> str:
         len(lines) == 1 or len(text) < 40 * len(lines)
     ):
         return "word_list"  # columns without a sentence
-    return "stray_lines" if len(lines) == 1 and len(text) < 60 and text[-1] not in ",;:\"'-" else ""
+    bare = text.rstrip("\"'")  # who is interrupted ends with a dash; in quotes and capitals stands a caption
+    is_ended = bare[-1:] in (*",;:-", "\u2014") or (bare != text and not text.isupper())
+    return "stray_lines" if len(lines) == 1 and len(text) < 60 and not is_ended else ""
+
+
+def _is_signature(text: str) -> bool:
+    return len(text) < 60 and text.isupper() and _SIGNATURE.match(text) is not None
+
+
+def _explains_a_word(text: str, beside: bool) -> bool:
+    """Is a paragraph of a school book the explanation of a word, or does it stand beside one and look like one?"""
+    if text.startswith("DEFINITIONS"):
+        return True
+    if match := _EXPLAINED.match(text):
+        word = re.sub(r"[^a-z]", "", match[1].lower())
+        return word in read_syllables() and not _CONTRACTED.search(match[1])
+    return beside and _EXPLAINED_TOO.fullmatch(text) is not None
+
+
+_CAPITALS = re.compile(r"(?:[A-Z][A-Z'-]*,? ){1,6}(?=[a-z])")
+
+
+def _without_capitals(text: str, body: str) -> str:
+    """Returns a first paragraph whose first words were set in capitals as its book has these words elsewhere."""
+    match = _CAPITALS.match(text, 1 if text[:1] in "\"'" else 0)
+    if not match or max(map(len, match[0].split())) < 2 or re.search(r"\b[IVXLC]{2,}\b", match[0]):
+        return text
+    first, *others = match[0].split(" ")
+    said = [first[:1] + first[1:].lower()]
+    for word in others:
+        small, large = word.lower(), word[:1] + word[1:].lower()
+        is_small = word != "I" and body.count(f" {small.rstrip(',')} ") > body.count(f" {large.rstrip(',')} ")
+        said.append(small if is_small else large)
+    return text[: match.start()] + " ".join(said) + text[match.end() :]
 
 
 def _is_verse(lines: list[str]) -> bool:

@@ -140,6 +140,8 @@ def _continued(stem: str, answer: str, item: QuizItem) -> list[str]:
     """Returns phrasings of a sentence whose end is the answer."""
     stem = re.sub(r"[ :.]*(?:(?:which )?one of (?:these|the following))?[ :.]*$", "", stem)
     said = [sentence(f"{stem} {answer}")] * 2
+    if excepted := re.search(r"\bexcept(?=[ :.\u2014-]*$)", stem, re.IGNORECASE):
+        return [f"{stem[: excepted.start()]}except this: {_ended(answer)}"]
     others = [choice.rstrip(" .") for choice in item.choices if choice != item.answer]
     if _can_be_contrasted(item.choices) and others and not re.search(r"\b(?:except|not)\b", stem, re.IGNORECASE):
         said.append(sentence(f"{stem} {answer}, not {others[number_of(item.id) // 7 % len(others)]}"))
@@ -165,7 +167,7 @@ def _answered(question: str, answer: str, item: QuizItem) -> list[str]:
     asked = None if item.story else _SUBJECT_ASKED.match(question)
     if asked and _agrees(answer, asked["verb"]):
         said += [] if _NO_STATEMENT.search(asked["rest"]) else [sentence(f"{answer} {asked['rest']}")]
-    if not said or not re.search(r"\b(?:these|following|choices|listed)\b", question):
+    if not said or not re.search(r"^Select\b|\b(?:these|following|choices|listed)\b", question):
         said.append(f"{question} {sentence(answer)}")
         if len(answer.split()) <= 4 and not _ASKS_FOR_DEED.search(question):
             said.append(f"{question} The answer is {_ended(answer)}")

@@ -197,12 +197,16 @@ def read_gsm8k(path: Path) -> Iterator[QuizItem]:
     return _row_items(path, item)
 
 
+_ASDIV_UNIT = re.compile(r"^([\d.,/:]+) \((?!\d)([^()]+)\)$")
+
+
 def read_asdiv(path: Path) -> Iterator[QuizItem]:
     """Yields ASDiv (Miao et al. 2020), word problems with their grade and formula. The set has no splits."""
     for _name, data in members(path):
         for problem in ET.fromstring(data).iter("Problem"):
             text = {element.tag: " ".join((element.text or "").split()) for element in problem}
-            answer = re.sub(r"^([\d.,/:]+) \((?!\d)([^()]+)\)$", r"\1 \2", text.get("Answer", ""))
+            *parts, last = (_ASDIV_UNIT.sub(r"\1 \2", part.strip()) for part in text.get("Answer", "").split(";"))
+            answer = " and ".join(filter(None, [", ".join(parts), last]))
             sum_of = text.get("Formula", "")
             sum_of = re.sub(r"\s*([-+*/=])\s*", r" \1 ", sum_of) if re.fullmatch(r"[-+*/=().\d\s]+", sum_of) else ""
             question = f"{text.get('Body', '')} {text.get('Question', '')}".strip()
@@ -251,11 +255,17 @@ _SCIENCEQA_SUBJECTS = {
     "language science": "language",
 }
 _HINT_SCAFFOLDING = re.compile(
-    r"^Figure: [^\n]*$|The (?:passage|text) below describes an? [\w ]+\."
+    r"^Figure: [^\n]*$|^Hint: |The (?:passage|text) below describes an? [\w ]+\."
     r"|(?:Read|Observe|Look at|Select|Use) the (?:passage|text|following|description|animals|best|better)\b[^.\n]*\."
     r"|Then,? (?:follow|answer) the [^.\n]*\.",
     re.MULTILINE,
 )
+_GLUED_UNIT = re.compile(r"(\d)(?=(?:kilo)?(?:meters|miles|hours|minutes|seconds|grams|liters|feet|inches|yards)\b)")
+_HOLE = re.compile(
+    r"(?:\b[Tt]he (?= |'s\b|are\b|is\b|has\b|uses\b)|^(?=s \w)) ?", re.MULTILINE
+)  # a name was a link there
+_PICTURED = re.compile(r"^Figure: ([^.\n]+)\.", re.MULTILINE)
+_IN_PICTURE = re.compile(r"\bshown (?:by this|in the (?:model|picture|image|diagram))\b")
 _SHOWN = re.compile(
     r"\b(?:picture|image|photo|map|diagram|shown|figure|graph|chart|table|model|highlighted|labell?ed|below|above"
     r"|arrow|these|this|colou?r)\b",
@@ -267,7 +277,7 @@ def read_scienceqa(path: Path) -> Iterator[QuizItem]:
     """Yields ScienceQA (Lu et al. 2022), school questions with grade and topic, all splits in one file."""
 
     def item(row: dict[str, Any], number: str) -> QuizItem:
-        hint = _HINT_SCAFFOLDING.sub("", field(row, "hint"))
+        hint = _HINT_SCAFFOLDING.sub("", _with_name(field(row, "hint")))
         hint = "\n".join(" ".join(line.split()) for line in hint.splitlines() if line.strip())
         choices = row.get("choices") if isinstance(row.get("choices"), list) else []
         right = field(row, "answer")
@@ -284,9 +294,27 @@ def read_scienceqa(path: Path) -> Iterator[QuizItem]:
         )
         if field(row, "image") and not _tells_enough(hint, question):
             return replace(made, fault="needs_picture")
-        return with_choice(made, list(map(str, choices or ())), int(right) if right.isdecimal() else -1)
+        choices = [_GLUED_UNIT.sub(r"\1 ", str(choice)) for choice in choices or ()]
+        made = with_choice(made, choices, int(right) if right.isdecimal() else -1)
+        is_told = not _HOLE.search(hint) and not _IN_PICTURE.search(question)
+        return made if is_told else replace(made, fault="needs_picture")
 
     return _row_items(path, item)
+
+
+def _with_name(hint: str) -> str:
+    """Returns a passage with the name of what its picture shows where that name is missing."""
+    named = _PICTURED.search(hint)
+    if not named:
+        return hint
+    name = named[1].strip()
+
+    def filled(match: "re.Match[str]") -> str:
+        if match[0].strip():
+            return f"{match[0].strip()} {name}" + ("" if hint.startswith("'", match.end()) else " ")
+        return name[:1].upper() + name[1:]
+
+    return _HOLE.sub(filled, hint)
 
 
 def _tells_enough(hint: str, question: str) -> bool:

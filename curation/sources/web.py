@@ -318,9 +318,11 @@ def page_paragraphs(paragraphs: list[str]) -> tuple[list[str], dict[str, list[st
     """Returns the paragraphs that are text of the page, and the others by reason: boilerplate, foreign, repeated."""
     left_out: dict[str, list[str]] = {}
     kept: list[str] = []
-    for paragraph in _lines_of_heap(paragraphs):
+    lines = _lines_of_heap(paragraphs)
+    for paragraph in lines or paragraphs:
         paragraph = _REFERENCE.sub("", paragraph)
-        if reason := _why_no_paragraph(paragraph, kept):
+        reason = _why_no_paragraph(paragraph, kept)
+        if reason := reason or ("boilerplate" if lines and _is_menu(paragraph) else ""):
             left_out.setdefault(reason, []).append(paragraph)
         else:
             kept.append(paragraph)
@@ -335,9 +337,9 @@ def page_paragraphs(paragraphs: list[str]) -> tuple[list[str], dict[str, list[st
 
 
 def _lines_of_heap(paragraphs: list[str]) -> list[str]:
-    """Returns the lines of a page that came as one heap, as trafilatura's last resort gives it; else the paragraphs."""
+    """Returns the lines of a page that came as one heap, menus and all, as trafilatura's last resort gives it."""
     lines = paragraphs[0].split("\n") if len(paragraphs) == 1 else []
-    return lines if len(lines) >= _HEAP_LINES else paragraphs
+    return lines if len(lines) >= _HEAP_LINES else []
 
 
 def _why_no_paragraph(paragraph: str, before: list[str]) -> str:

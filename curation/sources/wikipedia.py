@@ -22,7 +22,7 @@ def read_wikipedia(
 ) -> Iterator[Document]:
     """Yields the articles of a file, or of some row groups of a parquet file.
 
-    Those of fewer words than a document must have are dropped as stubs. Tables (.parquet, .jsonl) have id, url, title
+    Those that are too short are dropped as stubs. Tables (.parquet, .jsonl) have id, url, title
     and text, as wikimedia/wikipedia on the hub; .json is a list of pairs of SWiPE; any other file has
     `<doc id= url= title=> ... </doc>`. An article may stand in several files, so the position of a document names its
     file.
@@ -38,6 +38,7 @@ def read_wikipedia(
     yield from documents_of(file, works, source, settings, cleaning, position_prefix=f"{file.name}.{first}")
 
 
+STUB_WORDS = 50
 _DOC = re.compile(r'<doc id="([^"]*)" url="([^"]*)" title="(.*)">')
 
 
@@ -75,9 +76,14 @@ def _row_works(file: TextFile, cleaning: CleaningSettings, groups: range | None)
 
 
 def article(name: str, title: str, url: str | None, lines: Iterable[str], cleaning: CleaningSettings) -> Work:
-    """Returns an article, marked as a stub where too little of it is left to read."""
+    """Returns an article, marked as a stub where too little of it is left to read.
+
+    Of the English Wikipedia, not the simple one, two sentences are a stub: of a moth, a hamlet, a skier. Its words are
+    easy, what it says is not, and it is too short for its grade to be trusted.
+    """
     paragraphs = article_paragraphs(lines)
-    is_stub = sum(len(paragraph.split()) for paragraph in paragraphs) < cleaning.min_words
+    least = STUB_WORDS if url and url.startswith("https://en.") else cleaning.min_words
+    is_stub = sum(len(paragraph.split()) for paragraph in paragraphs) < least
     return Work(name, paragraphs or [title], title=title, url=url, genre="article", reason="stub" if is_stub else "")
 
 
