@@ -307,13 +307,18 @@ def _is_signature(text: str) -> bool:
     return len(text) < 60 and text.isupper() and _SIGNATURE.match(text) is not None
 
 
+@cache
+def _dictionary() -> frozenset[str]:
+    return frozenset(read_syllables())
+
+
 def _explains_a_word(text: str, beside: bool) -> bool:
     """Is a paragraph of a school book the explanation of a word, or does it stand beside one and look like one?"""
     if text.startswith("DEFINITIONS"):
         return True
     if match := _EXPLAINED.match(text):
         word = re.sub(r"[^a-z]", "", match[1].lower())
-        return word in read_syllables() and not _CONTRACTED.search(match[1])
+        return word in _dictionary() and not _CONTRACTED.search(match[1])
     return beside and _EXPLAINED_TOO.fullmatch(text) is not None
 
 
@@ -371,7 +376,7 @@ def _joined_syllables(body: str) -> str:
     """Returns the text of a primer that prints syl-la-bles apart with its words whole; any other text as it is."""
     if len(re.findall(r"-[a-z]+-[a-z]", body)) * 400 < body.count(" "):
         return body
-    known = read_syllables()
+    known = _dictionary()
 
     def whole(match: re.Match[str]) -> str:
         word = match[0].replace("-", "")
