@@ -5,14 +5,17 @@ reason. So what came in is always what was kept plus what was dropped.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from datatrove.data import Document
 
-from curation.outputs import MAX_REJECT_CHARS
+from curation.outputs import MAX_REJECT_CHARS, ParquetFile
 from curation.settings import CleaningSettings, SourceSettings
 
 REASON, DETAIL = "dropped", "detail"  # metadata keys
+BATCH_DOCUMENTS = 512  # that pass down the pipeline together, where a step works on many at once
 
 
 def make_document(
@@ -55,7 +58,19 @@ def is_dropped(document: Document) -> bool:
     return REASON in document.metadata
 
 
-def rejected_row(document: Document) -> dict[str, object]:
+def kept_batches(
+    documents: Iterable[Document], rejected: ParquetFile, reasons: Counter[str]
+) -> Iterator[list[Document]]:
+    """Yields the kept documents, some at a time; the others are written to `rejected` and counted by reason."""
+    documents = iter(documents)
+    while batch := list(islice(documents, BATCH_DOCUMENTS)):
+        rejects = [_rejected_row(document) for document in batch if is_dropped(document)]
+        rejected.write(rejects)
+        reasons.update(str(row["reason"]) for row in rejects)
+        yield [document for document in batch if not is_dropped(document)]
+
+
+def _rejected_row(document: Document) -> dict[str, object]:
     """Returns a dropped document as a row of REJECTED_SCHEMA, with the beginning of its text."""
     facts = {"reason": document.metadata[REASON], "n_words": len(document.text.split())}
     return {"doc_id": document.id, "text": document.text[:MAX_REJECT_CHARS], **document.metadata, **facts}

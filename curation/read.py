@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from curation.clean import repair, why_rejected
-from curation.documents import drop, is_dropped, rejected_row
+from curation.documents import drop, is_dropped, kept_batches
 from curation.outputs import DOCUMENT_SCHEMA, REJECTED_SCHEMA, Outputs, ParquetFile
 from curation.pii import mask
 from curation.pull import SourceFile
@@ -28,7 +27,6 @@ from curation.sources import READERS
 # Of input files, as if uncompressed; from the input alone, so that workers never change a task. A large source has
 # larger tasks, not more of them: every job of a cluster is handed the list of all.
 TASK_BYTES, MAX_TASKS = 4_000_000, 4096
-BATCH_DOCUMENTS = 512
 READ_BY_GROUPS = ("rows", "wikipedia")  # readers that can read some row groups of a parquet file
 MASKED = "masked"  # metadata key: what was masked in a document, by kind
 
@@ -168,13 +166,9 @@ class WriteDocuments(PipelineStep):
             documents = files.enter_context(ParquetFile(task.documents, DOCUMENT_SCHEMA))
             sketches = files.enter_context(ParquetFile(task.sketches, SKETCH_SCHEMA))
             rejected = files.enter_context(ParquetFile(task.rejected, REJECTED_SCHEMA))
-            while batch := list(islice(data, BATCH_DOCUMENTS)):
-                rejects = [rejected_row(document) for document in batch if is_dropped(document)]
-                kept = [document for document in batch if not is_dropped(document)]
-                rejected.write(rejects)
+            for kept in kept_batches(data, rejected, reasons):
                 documents.write([{"doc_id": d.id, "text": d.text, **d.metadata} for d in kept])
                 sketches.write(sketch_documents(kept, with_lines=task.settings.reader == "web"))
-                reasons.update(str(row["reason"]) for row in rejects)
                 for document in kept:
                     masked.update(document.metadata[MASKED])
                 n_kept += len(kept)

@@ -21,7 +21,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from curation.decontaminate import NgramIndex
 from curation.dedup import VERDICT_SCHEMA, remove_paragraphs
-from curation.documents import drop, is_dropped, rejected_row
+from curation.documents import BATCH_DOCUMENTS, drop, is_dropped, kept_batches
 from curation.grading import Scorer
 from curation.normalise import genre_of
 from curation.outputs import REJECTED_SCHEMA, Outputs, ParquetFile
@@ -29,8 +29,6 @@ from curation.settings import GradingSettings
 from curation.subjects import subject_of
 from shared.files import sha256_file, short_hash
 from shared.schema import SCHEMA
-
-BATCH_DOCUMENTS = 512
 
 
 @dataclass(frozen=True)
@@ -188,14 +186,10 @@ class WriteScored(PipelineStep):
         with ExitStack() as files:
             scored = files.enter_context(ParquetFile(task.scored, SCHEMA))
             rejected = files.enter_context(ParquetFile(task.rejected, REJECTED_SCHEMA))
-            while batch := list(islice(data, BATCH_DOCUMENTS)):
-                kept = [_scored_row(document) for document in batch if not is_dropped(document)]
-                rejects = [rejected_row(document) for document in batch if is_dropped(document)]
-                scored.write(kept)
-                rejected.write(rejects)
-                reasons.update(str(row["reason"]) for row in rejects)
+            for kept in kept_batches(data, rejected, reasons):
+                scored.write([_scored_row(document) for document in kept])
                 n_kept += len(kept)
-                n_removed += sum(d.metadata.get(REMOVED, 0) for d in batch if not is_dropped(d))
+                n_removed += sum(document.metadata.get(REMOVED, 0) for document in kept)
         counts = {"documents": {"kept": n_kept}, "dropped": reasons, "removed": {"repeated_paragraph": n_removed}}
         task.outputs.seal(counts)
         yield from ()
