@@ -143,7 +143,7 @@ def _problem(entry: ShardEntry, path: Path) -> str | None:
 
 def _how_to_remake(manifest: Manifest) -> str:
     mix = manifest.settings.get("mix", {})
-    options = {"name": manifest.name, **{key: mix.get(key) for key in ("words", "seed", "max_repeats")}}
+    options = {"name": manifest.name, **{key: mix.get(key) for key in ("words", "seed", "max_repeats", "licenses")}}
     told = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in options.items() if value is not None)
     ratio = f"--grade-ratio {manifest.grade_ratio.target:g} --profile {manifest.profile}"
     return f"make it again: python -m curation.run {ratio} {told}"

@@ -18,7 +18,8 @@ from curation.licenses import is_open
 from curation.read import MASKED, ReadTask, WriteDocuments
 from curation.reasons import by_stage, stage_of
 from curation.settings import SourceSettings
-from shared.manifest import read_manifest
+from shared.console import UserError
+from shared.manifest import read_manifest, shard_paths, verified_shards
 from tests.planted import BLIMP, Planted, ngrams, planted_mix, planted_rows, rejected, story  # noqa: F401
 from tests.slurm_cluster import slurm_cluster, why_not
 
@@ -122,6 +123,15 @@ def test_open_means_open_in_both_splits_and_in_the_account(copy: Planted, plante
         *(f"own/texts/closed-{i}" for i in range(4)), "own/texts/unknown-1", "own/texts/unknown-2"
     ]  # fmt: skip
     assert {row["detail"] for row in found} == {"CC-BY-NC-4.0", "unknown"}
+
+
+def test_the_command_that_mends_an_open_mix_makes_an_open_one(copy: Planted) -> None:
+    manifest = copy.make("--licenses", "open")
+    damaged = shard_paths(copy.manifest(), manifest)["train"][0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(UserError) as error:
+        verified_shards(copy.manifest(), manifest)
+    assert "--licenses open" in error.value.hint
 
 
 def test_workers_change_no_byte(planted: Planted, tmp_path: Path) -> None:
