@@ -151,9 +151,10 @@ def test_the_map_names_files_that_are_there() -> None:
             assert path.exists(), name
 
 
-def test_the_map_names_every_module_of_training() -> None:
+@pytest.mark.parametrize("package", ["curation", "training"])
+def test_the_map_names_every_module(package: str) -> None:
     block = next(block for _, block in BLOCKS if block.startswith("curation/run.py"))
-    assert [p.name for p in (ROOT / "training").glob("*.py") if p.name not in f"{block} __init__.py"] == []
+    assert [p.name for p in (ROOT / package).glob("*.py") if p.name not in f"{block} __init__.py"] == []
 
 
 def test_every_module_says_what_it_is() -> None:
