@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from curation.documents import is_dropped
 from curation.label_sets import LABEL_READERS
 from curation.labels import split_of
-from curation.set_files import UNREADABLE, WrongFormat, field, json_items, members, why_unreadable
+from curation.set_files import AGAIN, UNREADABLE, WrongFormat, field, json_items, members, why_unreadable
 from curation.settings import CurationSettings, EvaluationSettings, LabelSettings
 from curation.sources import READERS
 from curation.sources.gutenberg import gutenberg_books
@@ -23,7 +23,6 @@ from shared.console import UserError
 
 _BLIMP_MEMBERS = re.compile(r"/data/\w+\.jsonl$")
 _LOST = frozenset(("bad_json", "bad_row"))  # faults of items whose texts could not be read
-_AGAIN = "remove it, and the same command downloads it again; in a mirror, copy it again"
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ def read_evaluation(path: Path, name: str, settings: EvaluationSettings) -> Iter
             found = True
             yield item
     except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read as {name}: {why_unreadable(error)}", _AGAIN) from error
+        raise UserError(f"{path} cannot be read as {name}: {why_unreadable(error)}", AGAIN) from error
     if not found:
-        raise UserError(f"{path} holds no item of evaluation {name}", _AGAIN)
+        raise UserError(f"{path} holds no item of evaluation {name}", AGAIN)
 
 
 def read_held_out_readers(path: Path, name: str, settings: CurationSettings) -> Iterator[EvaluationItem]:

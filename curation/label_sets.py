@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from curation.set_files import (
+    AGAIN,
     ALL_MEMBERS,
     UNREADABLE,
     WrongFormat,
@@ -49,7 +50,6 @@ CHILDES_MEMBERS = re.compile(r"/(?:original_transcripts|data)/[^/]+\.csv$")
 _ONESTOP_NAME = re.compile(r"(.+)-(ele|int|adv)$", re.IGNORECASE)
 _ONESTOP_HEADINGS = frozenset(("elementary", "intermediate", "advanced"))
 _UNINTELLIGIBLE = frozenset(("xxx", "yyy", "www"))  # CHAT manual, MacWhinney 2000: not heard, not written down
-_AGAIN = "remove it, and the same command downloads it again; in a mirror, copy it again"
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def _checked(reader: Reader) -> Reader:
                 found = True
                 yield text
         except UNREADABLE as error:
-            raise UserError(f"{path} cannot be read as {name}: {why_unreadable(error)}", _AGAIN) from error
+            raise UserError(f"{path} cannot be read as {name}: {why_unreadable(error)}", AGAIN) from error
         if not found:
-            raise UserError(f"{path} holds no labelled text of {name}", _AGAIN)
+            raise UserError(f"{path} holds no labelled text of {name}", AGAIN)
 
     return read
 

@@ -21,6 +21,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from curation.database import open_duckdb
 from curation.decontaminate import NgramIndex
+from curation.documents import BATCH_DOCUMENTS
 from curation.licenses import FREEST_FIRST, is_open
 from curation.outputs import MAX_REJECT_CHARS, REJECTED_SCHEMA, Outputs, write_parquet
 from curation.read import ReadTask
@@ -112,7 +113,7 @@ class OverlapTask:
         )
         index = NgramIndex.load(self.hold_out.val_ngrams)
         rows = []
-        for batch in pq.ParquetFile(self.score.scored).iter_batches(batch_size=512):
+        for batch in pq.ParquetFile(self.score.scored).iter_batches(batch_size=BATCH_DOCUMENTS):
             others = [row for row in batch.to_pylist() if row["doc_id"] not in held]
             for row, quoted in zip(others, index.find_all([row["text"] for row in others]), strict=True):
                 if quoted:

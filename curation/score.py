@@ -25,6 +25,7 @@ from curation.documents import BATCH_DOCUMENTS, drop, is_dropped, kept_batches
 from curation.grading import Scorer
 from curation.normalise import genre_of
 from curation.outputs import REJECTED_SCHEMA, Outputs, ParquetFile
+from curation.reasons import QUOTES
 from curation.settings import GradingSettings
 from curation.subjects import subject_of
 from shared.files import sha256_file, short_hash
@@ -138,7 +139,7 @@ class Decontaminate(PipelineStep):
             kept = [document for document in batch if not is_dropped(document)]
             for document, names in zip(kept, index.find_all([document.text for document in kept]), strict=True):
                 if names:
-                    drop(document, f"contaminated:{names[0]}", ", ".join(names))
+                    drop(document, f"{QUOTES}{names[0]}", ", ".join(names))
             yield from batch
 
 

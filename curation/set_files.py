@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ALL_MEMBERS = re.compile("")
+AGAIN = "remove it, and the same command downloads it again; in a mirror, copy it again"  # what mends a broken file
 
 
 class WrongFormat(ValueError):

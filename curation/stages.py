@@ -217,7 +217,7 @@ def make_pool(
         Stage("hold out", "shuffle", [plan.hold_out], RunTasks.pipeline),
         Stage("quotes", "map", plan.overlaps, RunTasks.pipeline),
     ]
-    if not all(task.is_done() for stage in stages for task in stage.tasks):
+    if any(stage.pending() for stage in stages):
         there = [source for source in plan.sources if source.read]
         n_files = sum(source.inputs.n_files for source in there)
         say(f"reading, cleaning and grading {n_files} files: {', '.join(source.name for source in there)}")

@@ -74,7 +74,16 @@ def evaluations_version() -> str:
 def scoring_version() -> str:
     """Returns a hash of what the scored documents depend on, besides reading and grading."""
     return _version(
-        ("score.py", "decontaminate.py", "dedup.py", "ngrams.py", "subjects.py", "concepts.csv", "clean.py"),
+        (
+            "score.py",
+            "decontaminate.py",
+            "dedup.py",
+            "ngrams.py",
+            "reasons.py",
+            "subjects.py",
+            "concepts.csv",
+            "clean.py",
+        ),
         ("numpy", "pyarrow"),
     )
 
